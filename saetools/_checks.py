@@ -1,0 +1,79 @@
+"""Checks of arguments, so that every error names the argument, the value and what is allowed."""
+
+import math
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def check_tensor(name: str, value: object, *, dims: int, rows: int = 1) -> Tensor:
+    """`value` as a floating tensor of at least `dims` dims, none of them empty."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {value.dtype}: use {name}.float()")
+    if value.ndim < dims:
+        raise ValueError(f"{name} must have at least {dims} dims, got shape {tuple(value.shape)}")
+    if value.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
+    if dims >= 2 and value.shape[-2] < rows:
+        raise ValueError(f"{name} must have at least {rows} rows, got shape {tuple(value.shape)}")
+    return value
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """`value`, if it holds no NaN and no infinity."""
+    bad = ~torch.isfinite(value)
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} must be finite, got {value[where].item()} at {where} "
+            f"and {int(bad.sum())} such value(s) in all"
+        )
+    return value
+
+
+def check_range(name: str, value: Tensor, low: float, high: float, *, advice: str = "") -> Tensor:
+    """`value`, if it lies in [low, high]."""
+    smallest, largest = value.min().item(), value.max().item()
+    if smallest < low or largest > high:
+        raise ValueError(
+            f"{name} must lie in [{low:g}, {high:g}], got values from {smallest:g} to {largest:g}"
+            + (f": {advice}" if advice else "")
+        )
+    return value
+
+
+def check_rho(rho: float | Tensor) -> float | Tensor:
+    """`rho`, if it lies strictly between 0 and 1, be it a number or a tensor."""
+    if isinstance(rho, Tensor):
+        inside = bool(((rho > 0) & (rho < 1)).all())
+    elif isinstance(rho, Real) and not isinstance(rho, bool):
+        inside = 0 < rho < 1
+    else:
+        raise TypeError(f"rho must be a number or a tensor, got {type(rho).__name__}")
+    if not inside:
+        raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}")
+    return rho
+
+
+def check_count(name: str, value: object, *, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def check_number(
+    name: str, value: object, *, above: float = -math.inf, minimum: float = -math.inf
+) -> float:
+    """`value` as a finite float, greater than `above` and at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value <= above or value < minimum:
+        bound = f"greater than {above:g}" if above > -math.inf else f"at least {minimum:g}"
+        raise ValueError(f"{name} must be finite and {bound}, got {value}")
+    return float(value)

@@ -1,0 +1,173 @@
+"""Measurement, without a gradient."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saetools._checks import check_finite, check_number, check_tensor
+from saetools.frequency import activation_frequency
+
+
+@torch.no_grad()
+def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
+    """Fraction of variance unexplained: squared error over the variance around the mean row.
+
+    0 is perfect; 1 is no better than the mean of x over its rows; it can exceed 1.
+
+    Args:
+        reconstruction: (..., B, D).
+        x: (B, D) or (..., B, D), at least two rows that differ.
+
+    Returns:
+        (...), one value for each leading index, a scalar tensor where there is none.
+
+    Raises:
+        TypeError: if either is not a floating tensor.
+        ValueError: if the shapes do not match, a value is not finite, or x does not vary.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> fvu(x, x).item(), fvu(torch.full_like(x, 0.5), x).item()
+        (0.0, 1.0)
+    """
+    check_tensor("reconstruction", reconstruction, dims=2)
+    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_finite("reconstruction", reconstruction)
+    if reconstruction.shape[-2:] != x.shape[-2:]:
+        raise ValueError(
+            f"reconstruction must have the shape of x, {tuple(x.shape)}, "
+            f"got {tuple(reconstruction.shape)}"
+        )
+    variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
+    if (variance == 0).any():
+        raise ValueError("x must vary: all of its rows are equal, so there is nothing to explain")
+    return (reconstruction - x).square().sum((-2, -1)) / variance
+
+
+@torch.no_grad()
+def l0(pre_activations: Tensor) -> Tensor:
+    """Mean number of active units per row.
+
+    Args:
+        pre_activations: (..., B, L); a unit is active where it is > 0.
+
+    Returns:
+        (...), in [0, L].
+
+    Example:
+        >>> l0(torch.tensor([[1.0, -1.0], [2.0, 3.0]])).item()
+        1.5
+    """
+    return activation_frequency(pre_activations).sum(-1)
+
+
+@torch.no_grad()
+def dead_latents(rho_hat: Tensor) -> Tensor:
+    """Which units are never active on the data behind `rho_hat`.
+
+    Args:
+        rho_hat: activation frequencies (..., L) in [0, 1].
+
+    Returns:
+        (..., L), bool.
+
+    Example:
+        >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
+        tensor([ True, False, False])
+    """
+    return check_tensor("rho_hat", rho_hat, dims=1) == 0
+
+
+@torch.no_grad()
+def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
+    """Which units are active on more than a share `above` of the data behind `rho_hat`.
+
+    Args:
+        rho_hat: activation frequencies (..., L) in [0, 1].
+        above: the share from which a unit tells nothing by being active.
+
+    Returns:
+        (..., L), bool.
+
+    Example:
+        >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
+        tensor([False, False,  True])
+    """
+    return check_tensor("rho_hat", rho_hat, dims=1) > check_number("above", above)
+
+
+class FrequencyMeter:
+    """The activation frequency of each unit over data that comes in pieces.
+
+    It counts rows, so pieces of unequal size weigh by what they hold.
+
+    Example:
+        >>> meter = FrequencyMeter()
+        >>> meter.update(torch.tensor([[1.0, -1.0], [2.0, -3.0], [1.0, 1.0]]))
+        >>> meter.update(torch.tensor([[-1.0, -1.0]]))
+        >>> meter.compute()
+        tensor([0.7500, 0.2500])
+    """
+
+    def __init__(self) -> None:
+        self.active: Tensor | None = None  # (..., L), active rows of each unit so far
+        self.rows = 0
+
+    @torch.no_grad()
+    def update(self, pre_activations: Tensor) -> None:
+        """Count the rows of `pre_activations`, (..., B, L).
+
+        Raises:
+            TypeError: if it is not a floating tensor.
+            ValueError: if it is empty, is not finite, or its shape but for B has changed.
+        """
+        check_finite("pre_activations", check_tensor("pre_activations", pre_activations, dims=2))
+        active = (pre_activations > 0).sum(-2)
+        if self.active is not None and self.active.shape != active.shape:
+            raise ValueError(
+                f"pre_activations must keep the units of the first update, "
+                f"{tuple(self.active.shape)}, got {tuple(active.shape)}"
+            )
+        self.active = active if self.active is None else self.active + active
+        self.rows += pre_activations.shape[-2]
+
+    def compute(self) -> Tensor:
+        """Frequencies (..., L) in [0, 1].
+
+        Raises:
+            RuntimeError: if nothing was counted yet.
+        """
+        if self.active is None:
+            raise RuntimeError("FrequencyMeter.compute() needs at least one update() before it")
+        return self.active / self.rows
+
+
+class Evaluation(NamedTuple):
+    """How a model does on one set of rows."""
+
+    fvu: float
+    frequency: Tensor  # (L,)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
+    """Reconstruction and hard frequencies of `model` on all rows of x (B, D).
+
+    Args:
+        model: returns an `Output` for x.
+        x: (B, D), at least two rows that differ.
+
+    Returns:
+        Evaluation(fvu, frequency (L,)).
+
+    Example:
+        >>> from saetools import SparseAutoencoder
+        >>> evaluate(SparseAutoencoder(seed=0), torch.rand(50, 20)).frequency.shape
+        torch.Size([4])
+    """
+    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    output = model(x)
+    return Evaluation(
+        fvu(output.reconstruction, x).item(), activation_frequency(output.pre_activations)
+    )

@@ -1,0 +1,41 @@
+"""Penalties: pure functions of a frequency, one value a unit."""
+
+import torch
+from torch import Tensor
+
+from saetools._checks import check_rho, check_tensor
+
+
+def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
+    """KL(Bernoulli(rho) || Bernoulli(rho_hat)) in nats, one value a unit.
+
+    rho ln(rho / rho_hat) + (1 - rho) ln((1 - rho) / (1 - rho_hat))
+
+    Its derivative by rho_hat, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound
+    at 0 and 1: keep rho_hat inside (0, 1) before you train on it.
+
+    Args:
+        rho_hat: activation frequencies (..., L) in [0, 1].
+        rho: target frequency, in (0, 1); a tensor is broadcast against rho_hat.
+
+    Returns:
+        (..., L), >= 0, exactly 0 at rho_hat = rho, inf at 0 and 1. Outside [0, 1], where
+        there is no frequency, NaN; a frequency counted over the right rows is never there.
+
+    Raises:
+        TypeError: if rho_hat is not a floating tensor.
+        ValueError: if rho_hat is empty, or rho is not in (0, 1).
+
+    Source: Ng, CS294A lecture notes, Sparse autoencoder.
+
+    Example:
+        >>> bernoulli_kl(torch.tensor([0.0, 0.2, 0.5]), rho=0.2)
+        tensor([   inf, 0.0000, 0.1927])
+    """
+    check_tensor("rho_hat", rho_hat, dims=1)
+    rho = torch.as_tensor(check_rho(rho), dtype=rho_hat.dtype, device=rho_hat.device)
+    # d - log1p(d) is never negative, so rounding cannot push the sum below 0; the two d that it
+    # adds to the formula above cancel: rho * active + (1 - rho) * idle = 0.
+    active = (rho_hat - rho) / rho
+    idle = (rho - rho_hat) / (1 - rho)
+    return rho * (active - torch.log1p(active)) + (1 - rho) * (idle - torch.log1p(idle))

@@ -1,0 +1,156 @@
+"""Figures: axes in, axes out. Needs matplotlib, which the rest of the package does without.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers; each goes with a marker or a
+line style of its own, so that nothing is said by colour alone.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+STYLES = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": VERMILION, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": ":", "marker": "D"},
+)
+
+
+def new_figure(
+    columns: int = 1, *, width: float = 9.0, height: float = 3.4
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `columns` axes side by side.
+
+    Args:
+        columns: how many axes.
+        width: of the figure, in inches.
+        height: of the figure, in inches.
+
+    Returns:
+        The figure and the list of its axes. It belongs to no window, and `show` displays it.
+
+    Example:
+        >>> figure, (left, right) = new_figure(2)
+        >>> len(figure.axes)
+        2
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display `figure` in a notebook as a PNG that carries `alt`.
+
+    The text is stored as the picture's alt text, for those who do not see it, and as its plain
+    text, which nbval compares: compute it from the data behind the figure.
+
+    Args:
+        figure: with a title and labels on each of its axes.
+        alt: one or more sentences that say what the figure shows.
+
+    Raises:
+        ValueError: if alt is shorter than 40 characters, or axes lack a title or a label.
+    """
+    from IPython.display import display
+
+    alt = " ".join(alt.split())
+    if len(alt) < 40:
+        raise ValueError(f"alt must say what the figure shows, got {alt!r}")
+    for ax in figure.axes:
+        if not (ax.get_title() and ax.get_xlabel() and ax.get_ylabel()):
+            raise ValueError(f"figure must have a title and two labels on each axes, got {ax}")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    png = base64.b64encode(picture.getvalue()).decode()
+    display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> Axes:
+    """Activation frequency of every unit, one column of points for each group.
+
+    Args:
+        ax: axes to draw on.
+        groups: label -> frequencies, any shape, in [0, 1].
+        rho: the target, drawn as a line.
+
+    Returns:
+        ax, its y axis labelled; the title is the caller's, since it states the finding.
+
+    Example:
+        >>> _, [ax] = new_figure()
+        >>> ax = plot_frequencies(ax, {"start": torch.rand(4)}, rho=0.2)
+        >>> ax.get_ylabel()
+        'activation frequency (share of rows)'
+    """
+    for column, frequencies in enumerate(groups.values()):
+        style = STYLES[column % len(STYLES)]
+        values = frequencies.flatten()
+        spread = 0.6 * (torch.arange(len(values)) / max(len(values) - 1, 1) - 0.5)
+        ax.plot(
+            (column + spread).tolist(),
+            values.tolist(),
+            linestyle="none",
+            marker=style["marker"],
+            color=style["color"],
+            markersize=4,
+            alpha=0.8,
+        )
+    ax.axhline(rho, color="black", linestyle="--", linewidth=1)
+    ax.annotate(
+        f"asked for: {rho:g}", (len(groups) - 0.55, rho), va="bottom", ha="right", fontsize=8
+    )
+    ax.set_xticks(range(len(groups)), list(groups))
+    ax.set_xlim(-0.5, len(groups) - 0.5)
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_ylabel("activation frequency (share of rows)")
+    return ax
+
+
+def plot_runs(
+    ax: Axes, x: Sequence[float], groups: Mapping[str, Tensor], *, log: bool = False
+) -> Axes:
+    """One thin line a run and the median as a thick one, for each group of runs.
+
+    Args:
+        ax: axes to draw on.
+        x: the common x values (T).
+        groups: label -> values (runs, T).
+        log: logarithmic y axis.
+
+    Returns:
+        ax, with a legend of the groups.
+
+    Example:
+        >>> _, [ax] = new_figure()
+        >>> ax = plot_runs(ax, range(5), {"posted": torch.rand(8, 5)})
+        >>> len(ax.lines)
+        9
+    """
+    medians: list[Line2D] = []
+    for style, values in zip(STYLES, groups.values(), strict=False):
+        line: dict[str, Any] = {"color": style["color"], "linestyle": style["linestyle"]}
+        for run in values:
+            ax.plot(x, run.tolist(), linewidth=0.7, alpha=0.45, **line)
+        medians += ax.plot(x, values.quantile(0.5, dim=0).tolist(), linewidth=2.2, **line)
+    if log:
+        ax.set_yscale("log")
+    ax.legend(medians, [f"{label}, median" for label in groups], frameon=False, fontsize=8)
+    return ax

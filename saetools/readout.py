@@ -1,0 +1,86 @@
+"""Printing results so that they read the same on every machine.
+
+Training amplifies the last bit of a number, and machines differ in it. A notebook therefore
+prints rounded values that stand clear of a rounding boundary, and counts as inequalities.
+"""
+
+import math
+
+from torch import Tensor
+
+
+def rounded(value: float | Tensor, digits: int = 2, *, margin: float = 0.1) -> str:
+    """`value` with `digits` decimals, if its last digit can be trusted.
+
+    Args:
+        value: a finite number, or a tensor of one element.
+        digits: decimals to print.
+        margin: the least distance to a rounding boundary, in units of the last digit,
+            in [0, 0.5).
+
+    Returns:
+        The text, as in `f"{value:.2f}"`.
+
+    Raises:
+        ValueError: if value is not finite, or stands too near to a boundary.
+
+    Example:
+        >>> rounded(0.3333, 2)
+        '0.33'
+        >>> rounded(0.12496, 2)
+        Traceback (most recent call last):
+        ...
+        ValueError: 0.12496 stands 0.004 of a last digit from a rounding boundary at 2 digits, \
+and another machine may round it the other way: print other digits, or an inequality
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"value must be finite, got {value}")
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin must lie in [0, 0.5), got {margin}")
+    position = abs(value) * 10**digits
+    distance = abs(position - math.floor(position) - 0.5)
+    if distance < margin:
+        raise ValueError(
+            f"{value:.6g} stands {distance:.3f} of a last digit from a rounding boundary at "
+            f"{digits} digits, and another machine may round it the other way: "
+            "print other digits, or an inequality"
+        )
+    return f"{value:.{digits}f}"
+
+
+def at_least(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
+    """The words "at least `bound`", if that is true of `value`.
+
+    For results that differ from machine to machine: choose a bound with a wide margin.
+
+    Args:
+        value: what was measured.
+        bound: what to claim of it.
+        of: the total behind a count, to be printed with it.
+
+    Returns:
+        "at least 10", or "at least 10 of 16" where `of` is given.
+
+    Raises:
+        AssertionError: if value is smaller (or NaN); the message gives it.
+
+    Example:
+        >>> at_least(13, 10, of=16)
+        'at least 10 of 16'
+    """
+    if not float(value) >= bound:
+        raise AssertionError(f"claimed at least {bound:g}, measured {float(value):g}")
+    return f"at least {bound:g}" + (f" of {of}" if of is not None else "")
+
+
+def at_most(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
+    """The words "at most `bound`", if that is true of `value`; see `at_least`.
+
+    Example:
+        >>> at_most(0, 2, of=32)
+        'at most 2 of 32'
+    """
+    if not float(value) <= bound:
+        raise AssertionError(f"claimed at most {bound:g}, measured {float(value):g}")
+    return f"at most {bound:g}" + (f" of {of}" if of is not None else "")

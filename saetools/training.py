@@ -1,0 +1,151 @@
+"""One training loop, for one model."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from saetools._checks import check_count, check_finite, check_number, check_range, check_tensor
+from saetools.models import Output
+
+Penalty = Callable[[Output], Tensor]
+
+
+class History(NamedTuple):
+    """What happened during training."""
+
+    error: Tensor  # (steps,), mean squared error of each batch
+    penalty: Tensor  # (steps,), the penalty of each batch, 0 where there is none
+    observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
+
+
+def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
+    """Endless mini-batches of the rows of x, in a new random order each epoch.
+
+    Rows are gathered once an epoch. The last batch of an epoch may be smaller.
+
+    Args:
+        x: (rows, ...).
+        batch_size: rows of a batch.
+        seed: of the order; the global random state is not used.
+
+    Yields:
+        (batch_size, ...), on the device of x.
+
+    Example:
+        >>> stream = batches(torch.arange(3), 2, seed=0)
+        >>> [len(next(stream)) for _ in range(4)]
+        [2, 1, 2, 1]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(x), generator=generator)
+        yield from x[order.to(x.device)].split(batch_size)
+
+
+def train(
+    model: nn.Module,
+    x: Tensor,
+    penalty: Penalty | None = None,
+    *,
+    steps: int,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    seed: int = 0,
+    value_range: tuple[float, float] | None = (0.0, 1.0),
+    stop_if_not_finite: bool = True,
+    observe: Callable[[nn.Module], Any] | None = None,
+    observe_every: int = 100,
+    progress: bool = False,
+) -> History:
+    """Train `model` in place on squared error plus `penalty`, with fused Adam.
+
+    Args:
+        model: returns an `Output` for a batch.
+        x: the training rows (rows, D).
+        penalty: takes the model's Output and returns a scalar tensor; None for no penalty.
+        steps: how many batches to train on.
+        batch_size: rows of a batch; the last batch of an epoch may have fewer.
+        lr: Adam's learning rate.
+        scheduler: makes a torch scheduler from the optimizer, stepped after every batch; for
+            example `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
+        seed: of the order of the rows; the global random state is not used.
+        value_range: what x must lie in, by default [0, 1]; None for data without bounds.
+        stop_if_not_finite: stop at the first loss that is NaN or infinite.
+        observe: called with the model before the first step, after every `observe_every`
+            steps and after the last, without a gradient; the history keeps what it returns.
+        observe_every: steps between two observations.
+        progress: show a progress bar (needs tqdm).
+
+    Returns:
+        History(error (steps,), penalty (steps,), observations).
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above, or x holds NaN or infinity.
+        FloatingPointError: if a loss is not finite; the message names the step and the term.
+
+    Example:
+        >>> from saetools import SparseAutoencoder
+        >>> history = train(SparseAutoencoder(seed=0), torch.rand(64, 20), steps=3)
+        >>> history.error.shape
+        torch.Size([3])
+    """
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
+    check_count("observe_every", observe_every)
+    check_number("lr", lr, above=0)
+    check_finite("x", check_tensor("x", x, dims=2))
+    if value_range is not None:
+        advice = "scale it, or pass value_range=None for data without bounds"
+        check_range("x", x, *value_range, advice=advice)
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    schedule = scheduler(optimizer) if scheduler else None
+    errors, penalties = torch.zeros(steps), torch.zeros(steps)
+    observations: list[tuple[int, Any]] = []
+
+    def look(steps_done: int) -> None:
+        if observe is not None and (steps_done % observe_every == 0 or steps_done == steps):
+            with torch.no_grad():
+                observations.append((steps_done, observe(model)))
+
+    look(0)
+    for step, batch in zip(
+        _progress_bar(steps) if progress else range(steps),
+        batches(x, batch_size, seed=seed),
+        strict=False,
+    ):
+        output = model(batch)
+        error = (output.reconstruction - batch).square().mean()
+        cost = penalty(output) if penalty else torch.zeros_like(error)
+        loss = error + cost
+        errors[step], penalties[step] = error.detach(), cost.detach()
+        if stop_if_not_finite and not math.isfinite(loss.item()):
+            raise FloatingPointError(_not_finite(step, error, cost))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if schedule:
+            schedule.step()
+        look(step + 1)
+    return History(errors, penalties, observations)
+
+
+def _not_finite(step: int, error: Tensor, cost: Tensor) -> str:
+    term = "penalty" if math.isfinite(error.item()) else "squared error"
+    return (
+        f"the {term} is not finite at step {step} (counted from 0): "
+        f"squared error {error.item():g}, penalty {cost.item():g}; training has stopped. "
+        "Pass stop_if_not_finite=False to go on regardless"
+    )
+
+
+def _progress_bar(steps: int) -> Any:
+    from tqdm.auto import trange  # optional: only where a bar is asked for
+
+    return trange(steps, desc="train", unit="step")

@@ -1,0 +1,131 @@
+"""Execute the notebooks.
+
+python tools/notebooks.py run      into build/, with an HTML of each; notebooks/ stays as it is
+python tools/notebooks.py update   in place: rewrites the committed outputs
+"""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbconvert import HTMLExporter
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+CELL_SECONDS = 60
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+PATH = re.compile(r"(?:~|[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\](?=(?:site-packages|saetools)[/\\])")
+
+
+class CellFailedError(Exception):
+    """A cell failed, took too long, or did not raise although it should."""
+
+
+def execute(notebook: Any, folder: Path, progress: Any = None) -> Any:
+    """Run every cell of `notebook` in a kernel of its own, and return it.
+
+    Raises:
+        CellFailedError: names the cell, counted from 0, and says what happened.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    current = 0
+
+    def on_cell_start(cell: Any, cell_index: int) -> None:
+        nonlocal current
+        del cell
+        current = cell_index
+        if progress is not None:
+            progress.update(cell_index - progress.n)
+
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        on_cell_start=on_cell_start,
+        record_timing=False,
+    )
+    try:
+        client.execute()
+    except CellTimeoutError as error:
+        raise CellFailedError(f"cell {current}: took over {CELL_SECONDS} s") from error
+    except CellExecutionError as error:
+        raise CellFailedError(f"cell {current}: {error.ename}: {error.evalue}") from error
+    for number, cell in enumerate(notebook.cells):
+        raised = any(output.output_type == "error" for output in cell.get("outputs", []))
+        if "raises-exception" in cell.metadata.get("tags", []) and not raised:
+            raise CellFailedError(f"cell {number}: should raise, and did not")
+    return notebook
+
+
+def scrub(notebook: Any) -> Any:
+    """Take out all that differs from run to run or from machine to machine."""
+    language = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": language,
+        }
+    )
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                lines = "\n".join(output.traceback)
+                output.traceback = PATH.sub("", ANSI.sub("", lines)).split("\n")
+    return notebook
+
+
+def to_html(notebook: Any, title: str) -> str:
+    """`notebook` as a page that a browser shows, alt text included."""
+    exporter = HTMLExporter(
+        template_name="accessible",
+        extra_template_basedirs=[str(ROOT / "tools" / "templates")],
+    )
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    return str(html)
+
+
+def main(arguments: list[str]) -> str | None:
+    """Run the command line; return what went wrong, if anything did."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("action", choices=["run", "update"])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="all of them if none is named")
+    options = parser.parse_args(arguments)
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    failures = []
+    for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        start = time.perf_counter()
+        bar = tqdm(total=len(notebook.cells), desc=path.name, unit="cell", leave=False)
+        try:
+            with bar:
+                execute(notebook, path.parent, bar)
+        except CellFailedError as error:
+            failures.append(f"{path.name}, {error}")
+            print(f"{path.name}: FAILED, {error}", flush=True)
+        else:
+            seconds = time.perf_counter() - start
+            print(f"{path.name}: {len(notebook.cells)} cells, {seconds:.0f} s", flush=True)
+            if options.action == "update":
+                nbformat.write(scrub(notebook), path)
+        nbformat.write(notebook, build / path.name)
+        (build / path.name).with_suffix(".html").write_text(
+            to_html(notebook, path.stem), encoding="utf-8"
+        )
+    return "\n".join(failures) or None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
