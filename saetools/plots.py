@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
@@ -23,7 +24,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-STYLES = (
+STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILION, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
@@ -124,6 +125,42 @@ def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> A
     return ax
 
 
+def plot_changes(
+    ax: Axes, before: Tensor, after: Tensor, highlighted: Mapping[str, Tensor]
+) -> Axes:
+    """Activation frequency of each unit before and after, joined by a line.
+
+    Args:
+        ax: axes to draw on.
+        before: frequencies in [0, 1], any shape.
+        after: those of the same units.
+        highlighted: label -> bool mask of that shape; the other units are drawn in grey.
+
+    Returns:
+        ax, with a legend of the highlighted units.
+
+    Example:
+        >>> _, [ax] = new_figure()
+        >>> before, after = torch.tensor([0.0, 0.5]), torch.tensor([0.3, 0.5])
+        >>> ax = plot_changes(ax, before, after, {"revived": before == 0})
+        >>> len(ax.lines)
+        2
+    """
+    for i, pair in enumerate(zip(before.flatten().tolist(), after.flatten().tolist(), strict=True)):
+        ax.plot([0, 1], pair, color="0.75", linewidth=0.8, marker=".", zorder=1)
+        for style, mask in zip(STYLES, highlighted.values(), strict=False):
+            if mask.flatten()[i]:
+                line: dict[str, Any] = dict(style)
+                ax.lines[-1].set(**line, linewidth=1.8, zorder=2, markersize=5)
+    handles = [Line2D([], [], **style) for style in STYLES[: len(highlighted)]]
+    ax.legend(handles, list(highlighted), frameon=False, fontsize=8, loc="center right")
+    ax.set_xticks([0, 1], ["before training", "after training"])
+    ax.set_xlim(-0.15, 1.6)
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_ylabel("activation frequency (share of rows)")
+    return ax
+
+
 def plot_runs(
     ax: Axes, x: Sequence[float], groups: Mapping[str, Tensor], *, log: bool = False
 ) -> Axes:
@@ -152,5 +189,8 @@ def plot_runs(
         medians += ax.plot(x, values.quantile(0.5, dim=0).tolist(), linewidth=2.2, **line)
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(medians, [f"{label}, median" for label in groups], frameon=False, fontsize=8)
     return ax

@@ -140,7 +140,7 @@ def _not_finite(step: int, error: Tensor, cost: Tensor) -> str:
     term = "penalty" if math.isfinite(error.item()) else "squared error"
     return (
         f"the {term} is not finite at step {step} (counted from 0): "
-        f"squared error {error.item():g}, penalty {cost.item():g}; training has stopped. "
+        f"squared error {error.item():.2g}, penalty {cost.item():.2g}; training has stopped. "
         "Pass stop_if_not_finite=False to go on regardless"
     )
 

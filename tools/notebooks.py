@@ -52,6 +52,7 @@ def execute(notebook: Any, folder: Path, progress: Any = None) -> Any:
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=on_cell_start,
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
     )
     try:
         client.execute()
@@ -108,7 +109,9 @@ def main(arguments: list[str]) -> str | None:
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         start = time.perf_counter()
-        bar = tqdm(total=len(notebook.cells), desc=path.name, unit="cell", leave=False)
+        bar = tqdm(
+            total=len(notebook.cells), desc=path.name, unit="cell", leave=False, disable=None
+        )
         try:
             with bar:
                 execute(notebook, path.parent, bar)

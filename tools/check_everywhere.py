@@ -1,0 +1,49 @@
+"""Do the committed outputs come out again on other machines?
+
+python tools/check_everywhere.py [NOTEBOOK ...]
+
+Other processors, thread counts and math libraries round the last bit of a sum differently, and
+training amplifies it. This runs the notebooks under strict nbval in settings that do so on one
+machine, and fails if any committed output changes.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+SETTINGS = (
+    {"OMP_NUM_THREADS": "1"},
+    {"OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "default"},
+    {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    {"MKL_CBWR": "COMPATIBLE"},
+    {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"},
+)
+
+
+def main(notebooks: list[str]) -> str | None:
+    """Run each setting; return what went wrong, if anything did."""
+    failed = []
+    for setting in SETTINGS:
+        name = " ".join(f"{key}={value}" for key, value in setting.items())
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope"]
+            + (notebooks or ["notebooks"]),
+            env=os.environ | setting,
+            capture_output=True,
+            text=True,
+        )
+        seconds = time.perf_counter() - start
+        print(
+            f"{name}: {'same' if done.returncode == 0 else 'DIFFERS'}, {seconds:.0f} s", flush=True
+        )
+        if done.returncode != 0:
+            failed.append(name)
+            print(done.stdout)
+    return f"outputs differ with {'; '.join(failed)}" if failed else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
