@@ -84,8 +84,33 @@ def show(figure: Figure, alt: str) -> None:
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
+def plot_groups(ax: Axes, groups: Mapping[str, Tensor]) -> Axes:
+    """All values of each group, one column of points a group.
+
+    Args:
+        ax: axes to draw on.
+        groups: label -> values, any shape.
+
+    Returns:
+        ax, the labels on its x axis.
+
+    Example:
+        >>> _, [ax] = new_figure()
+        >>> ax = plot_groups(ax, {"ReLU": torch.rand(8), "sigmoid": torch.rand(8)})
+        >>> [tick.get_text() for tick in ax.get_xticklabels()]
+        ['ReLU', 'sigmoid']
+    """
+    for column, values in enumerate(groups.values()):
+        style = STYLES[column % len(STYLES)] | {"linestyle": "none"}
+        spread = torch.linspace(-0.3, 0.3, values.numel()) if values.numel() > 1 else torch.zeros(1)
+        ax.plot((column + spread).tolist(), values.flatten().tolist(), **style, markersize=4.5)
+    ax.set_xticks(range(len(groups)), list(groups))
+    ax.set_xlim(-0.5, len(groups) - 0.5)
+    return ax
+
+
 def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> Axes:
-    """Activation frequency of every unit, one column of points for each group.
+    """Activation frequency of every unit, one column of points a group, and the target.
 
     Args:
         ax: axes to draw on.
@@ -101,25 +126,14 @@ def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> A
         >>> ax.get_ylabel()
         'activation frequency (share of rows)'
     """
-    for column, frequencies in enumerate(groups.values()):
-        style = STYLES[column % len(STYLES)]
-        values = frequencies.flatten()
-        spread = 0.6 * (torch.arange(len(values)) / max(len(values) - 1, 1) - 0.5)
-        ax.plot(
-            (column + spread).tolist(),
-            values.tolist(),
-            linestyle="none",
-            marker=style["marker"],
-            color=style["color"],
-            markersize=4,
-            alpha=0.8,
-        )
+    plot_groups(ax, groups)
     ax.axhline(rho, color="black", linestyle="--", linewidth=1)
-    ax.annotate(
-        f"asked for: {rho:g}", (len(groups) - 0.55, rho), va="bottom", ha="right", fontsize=8
-    )
-    ax.set_xticks(range(len(groups)), list(groups))
-    ax.set_xlim(-0.5, len(groups) - 0.5)
+    place = (len(groups) - 0.55, rho)
+    ax.annotate(f"asked for: {rho:g}", place, va="bottom", ha="right", fontsize=8)
+    return _frequency_axis(ax)
+
+
+def _frequency_axis(ax: Axes) -> Axes:
     ax.set_ylim(-0.04, 1.04)
     ax.set_ylabel("activation frequency (share of rows)")
     return ax
@@ -156,9 +170,7 @@ def plot_changes(
     ax.legend(handles, list(highlighted), frameon=False, fontsize=8, loc="center right")
     ax.set_xticks([0, 1], ["before training", "after training"])
     ax.set_xlim(-0.15, 1.6)
-    ax.set_ylim(-0.04, 1.04)
-    ax.set_ylabel("activation frequency (share of rows)")
-    return ax
+    return _frequency_axis(ax)
 
 
 def plot_runs(

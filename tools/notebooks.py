@@ -5,6 +5,7 @@ python tools/notebooks.py update   in place: rewrites the committed outputs
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -19,6 +20,9 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 60
+# A second thread buys nothing at these sizes, and costs much where something else needs the core.
+# Sums in a fixed number of threads also come out the same every time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PATH = re.compile(r"(?:~|[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\](?=(?:site-packages|saetools)[/\\])")
 
