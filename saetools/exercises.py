@@ -31,22 +31,22 @@ def check_row_frequency(answer: Callable[[Tensor], Tensor]) -> None:
             return "that is one number a row: average over the batch (dim 0), not over the units."
         if got.shape != (3,):
             return f"expected one number a unit, shape (3,), got shape {tuple(got.shape)}."
-        got = got.detach().double()
-        if torch.allclose(got, expected.double() * 9):
+        got, right = got.detach().double(), expected.double()
+        if torch.allclose(got, right):
+            return None
+        if torch.allclose(got, right * 9):
             return "those are counts: divide by the number of rows that are there."
         if torch.allclose(got, torch.ones(3).double()):
             return "a latent behind a ReLU is always >= 0: ask whether it is > 0."
         if torch.allclose(got, encoded.mean(0).double()):
             return "that is the mean activation: count how often it is > 0, not how large it is."
-        ratio = (got / expected.double())[[0, 2]]
+        ratio = (got / right)[[0, 2]]
         if torch.allclose(ratio[0], ratio[1]):
             return (
                 f"the counts are right, but divided by {9 / ratio[0]:.4g} where the batch has 9 "
                 "rows: take the number of rows from the tensor."
             )
-        if not torch.allclose(got, expected.double()):
-            return f"expected {expected.tolist()}, got {got.tolist()}."
-        return None
+        return f"expected {right.tolist()}, got {got.tolist()}."
 
     _check("Exercise 1", find_mistake)
 

@@ -122,7 +122,7 @@ def train(
     ):
         output = model(batch)
         error = (output.reconstruction - batch).square().mean()
-        cost = penalty(output) if penalty else torch.zeros_like(error)
+        cost = _check_scalar(penalty(output)) if penalty else torch.zeros_like(error)
         loss = error + cost
         errors[step], penalties[step] = error.detach(), cost.detach()
         if stop_if_not_finite and not math.isfinite(loss.item()):
@@ -134,6 +134,17 @@ def train(
             schedule.step()
         look(step + 1)
     return History(errors, penalties, observations)
+
+
+def _check_scalar(cost: Any) -> Tensor:
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"penalty must return a scalar tensor, got {type(cost).__name__}")
+    if cost.ndim != 0:
+        raise ValueError(
+            "penalty must return a scalar tensor, that is, a sum over the units, "
+            f"got shape {tuple(cost.shape)}"
+        )
+    return cost
 
 
 def _not_finite(step: int, error: Tensor, cost: Tensor) -> str:

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from saetools import PostedAutoencoder, SparseAutoencoder
+
+
+def test_widths_of_the_forum_post_and_shapes():
+    model = SparseAutoencoder(seed=0)
+    widths = [(layer.in_features, layer.out_features) for layer in (*model.encoder, *model.decoder)]
+    assert widths == [(20, 80), (80, 40), (40, 4), (4, 40), (40, 80), (80, 20)]
+    output = model(torch.rand(3, 7, 20))
+    assert output.reconstruction.shape == (3, 7, 20)
+    assert output.latents.shape == output.pre_activations.shape == (3, 7, 4)
+
+
+def test_output_is_what_its_names_say():
+    model, x = SparseAutoencoder(seed=0), torch.rand(9, 20)
+    output = model(x)
+    assert torch.equal(output.latents, output.pre_activations.clamp(min=0))
+    assert torch.equal(output.pre_activations, model.encode(x))
+    assert torch.equal(output.reconstruction, model.decode(output.latents))
+    assert (output.pre_activations < 0).any()  # no ReLU in front of the code
+
+
+def test_the_output_function_is_the_only_difference_to_the_posted_network():
+    posted, sigmoid = PostedAutoencoder(seed=3), SparseAutoencoder(seed=3)
+    for a, b in zip(posted.parameters(), sigmoid.parameters(), strict=True):
+        assert torch.equal(a, b)
+    linear = SparseAutoencoder(output=lambda x: x, seed=3)(torch.rand(5, 20))
+    assert (linear.reconstruction < 0).any()
+
+
+def test_a_seed_fixes_the_weights_and_leaves_the_global_state_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first, second = SparseAutoencoder(seed=1), SparseAutoencoder(seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first.encoder[0].weight, second.encoder[0].weight)
+    assert not torch.equal(first.encoder[0].weight, SparseAutoencoder(seed=2).encoder[0].weight)
+
+
+def test_without_a_seed_it_draws_as_torch_does():
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(20, 80).weight
+    torch.manual_seed(5)
+    assert torch.equal(SparseAutoencoder().encoder[0].weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ((20,), ValueError, r"sizes must hold at least two widths, got \(20,\)"),
+        ((20, 0, 4), ValueError, "sizes must be at least 1, got 0"),
+        ((20, 4.5), TypeError, "sizes must be an int, got 4.5"),
+    ],
+)
+def test_bad_sizes_are_refused(sizes, error, message):
+    with pytest.raises(error, match=message):
+        SparseAutoencoder(sizes)

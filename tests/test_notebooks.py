@@ -1,0 +1,199 @@
+"""What strict nbval lets pass: nbval compares outputs, and only where there are some to compare."""
+
+import base64
+import re
+
+import pytest
+from notebook_tools import NOTEBOOKS, ROOT, code_cells, exercises, read, solution, tagged
+
+# Cells and words of each notebook; 02 and 06 may need more.
+MOST_CELLS = {"02": 45, "06": 45}
+MOST_WORDS = {"02": 3000, "06": 3500}
+ALLOWED_TAGS = re.compile(r"imports|raises-exception|(exercise|check|solution)-\d")
+MACHINE_PATH = re.compile(
+    r"(?:^|[\s\"'(])(?:/(?:home|root|usr|tmp|opt|var|Users|work)/|[A-Za-z]:\\)"
+)
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def words(notebook):
+    text = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return len(re.sub(r"```.*?```", " ", text, flags=re.DOTALL).split())
+
+
+def faults(notebook, number):
+    """Every way in which a notebook breaks the rules, one line each."""
+    found = []
+    for position, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        found += [
+            f"cell {position}: unknown tag {t}" for t in tags if not ALLOWED_TAGS.fullmatch(t)
+        ]
+        if MACHINE_PATH.search(str(cell.source) + str(cell.get("outputs", ""))):
+            found.append(f"cell {position}: holds an absolute path")
+        if cell.cell_type == "code":
+            found += [f"cell {position}: {fault}" for fault in code_faults(cell, tags)]
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        found.append(f"execution counts are {counts}: run it from top to bottom")
+    if not any(cell.outputs for cell in code_cells(notebook)):
+        found.append("no cell has an output")
+    if not 20 <= len(notebook.cells) <= MOST_CELLS.get(number, 35):
+        found.append(f"{len(notebook.cells)} cells")
+    if not 1200 <= words(notebook) <= MOST_WORDS.get(number, 2500):
+        found.append(f"{words(notebook)} words")
+    if not notebook.cells[0].source.splitlines()[0].endswith("?"):
+        found.append("the title is no question")
+    return found
+
+
+def code_faults(cell, tags):
+    lines = cell.source.splitlines()
+    if len(lines) > 20 and "imports" not in tags:
+        yield f"{len(lines)} lines"
+    if "print(" in cell.source and "def " not in cell.source and not cell.outputs:
+        yield "prints, and has no output"
+    if "show(figure" in cell.source and not any("data" in output for output in cell.outputs):
+        yield "shows a figure, and has none"
+    if re.search(r"NBVAL", cell.source, re.IGNORECASE):
+        yield "is excused from checking"
+    if cell.source.rstrip().endswith(";"):
+        yield "ends in a semicolon"
+    raised = any(output.output_type == "error" for output in cell.outputs)
+    if raised != ("raises-exception" in tags):
+        yield f"raised: {raised}, but its tags are {tags}"
+    for output in cell.outputs:
+        if output.get("name") == "stderr":
+            yield "writes to stderr"
+        data = output.get("data", {})
+        if "image/svg+xml" in data:
+            yield "has an SVG figure"
+        if "image/png" in data:
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            if len(alt) < 40 or alt != data.get("text/plain"):
+                yield "has a figure without alt text that nbval compares"
+            if not base64.b64decode(data["image/png"]).startswith(b"\x89PNG"):
+                yield "has a broken picture"
+
+
+@every_notebook
+def test_notebook_keeps_the_rules(path):
+    assert faults(read(path), path.name[:2]) == []
+
+
+def spoil_counts(notebook):
+    code_cells(notebook)[1].execution_count = 7
+
+
+def spoil_outputs(notebook):
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+
+
+def spoil_one_output(notebook):
+    next(cell for cell in code_cells(notebook) if cell.outputs).outputs = []
+
+
+def spoil_error(notebook):
+    tagged(notebook, "raises-exception")[0].outputs = []
+
+
+def spoil_tag(notebook):
+    tagged(notebook, "raises-exception")[0].metadata.tags = []
+
+
+def spoil_picture(notebook):
+    figures = [
+        o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})
+    ]
+    figures[0].metadata["image/png"]["alt"] = ""
+
+
+def spoil_path(notebook):
+    next(c for c in code_cells(notebook) if c.outputs).outputs[0]["text"] = 'File "/home/me/x.py"'
+
+
+def spoil_length(notebook):
+    code_cells(notebook)[1].source = "x = 1\n" * 21
+
+
+def spoil_strictness(notebook):
+    code_cells(notebook)[1].metadata.tags = ["nbval-ignore-output"]
+
+
+def spoil_stderr(notebook):
+    next(c for c in code_cells(notebook) if c.outputs).outputs[0]["name"] = "stderr"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_counts,
+        spoil_outputs,
+        spoil_one_output,
+        spoil_error,
+        spoil_tag,
+        spoil_picture,
+        spoil_path,
+        spoil_length,
+        spoil_strictness,
+        spoil_stderr,
+    ],
+)
+def test_a_spoiled_notebook_is_noticed(spoil):
+    notebook = read(NOTEBOOKS[0])
+    assert faults(notebook, NOTEBOOKS[0].name[:2]) == []
+    spoil(notebook)
+    assert faults(notebook, NOTEBOOKS[0].name[:2]) != []
+
+
+def test_a_folder_has_the_numbers_in_order():
+    numbers = [int(path.name[:2]) for path in NOTEBOOKS]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+@every_notebook
+def test_links_resolve(path):
+    notebook = read(path)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    targets = set(re.findall(r"\]\((?!https?://)([^)#]+)", text))
+    missing = {target for target in targets if not (path.parent / target).exists()}
+    assert missing == set()
+    place = NOTEBOOKS.index(path)
+    neighbours = NOTEBOOKS[max(place - 1, 0) : place] + NOTEBOOKS[place + 1 : place + 2]
+    for neighbour in neighbours:
+        assert neighbour.name in notebook.cells[0].source, (
+            "previous and next stand in the first cell"
+        )
+
+
+@every_notebook
+def test_solutions_are_right_and_stubs_are_not_answered(path, capsys):
+    notebook = read(path)
+    [imports] = tagged(notebook, "imports")
+    numbers = exercises(notebook)
+    assert len(numbers) >= 2
+    for number in numbers:
+        [stub], [check] = (tagged(notebook, f"{kind}-{number}") for kind in ("exercise", "check"))
+        given = notebook.cells[notebook.cells.index(stub) - 1]
+        for answer, says in (
+            (stub.source, "not answered yet"),
+            (solution(notebook, number), "correct"),
+        ):
+            namespace = {}
+            exec(imports.source, namespace)
+            if given.cell_type == "code":  # what the exercise is about
+                exec(given.source, namespace)
+            exec(answer, namespace)
+            exec(check.source, namespace)
+            assert says in capsys.readouterr().out
+        assert "raise NotImplementedError" in stub.source
+
+
+def test_no_two_notebooks_are_excused_by_the_settings():
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "--nbval " in settings
+    assert "--nbval-cell-timeout=60" in settings
+    assert "sanitize" not in settings
+    assert "nbval-lax" not in settings

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Bernoulli, kl_divergence
+
+from saetools import activation_frequency, bernoulli_kl
+
+rhos = st.floats(0.01, 0.99)
+frequencies = st.floats(0.001, 0.999)
+
+
+@given(rho=rhos, rho_hat=frequencies)
+def test_kl_is_that_of_torch_distributions(rho, rho_hat):
+    got = bernoulli_kl(torch.tensor([rho_hat], dtype=torch.float64), rho=rho)
+    p, q = (torch.tensor([value], dtype=torch.float64) for value in (rho, rho_hat))
+    torch.testing.assert_close(got, kl_divergence(Bernoulli(p), Bernoulli(q)), atol=1e-9, rtol=1e-6)
+
+
+def test_kl_agrees_with_sampling():
+    generator = torch.Generator().manual_seed(0)
+    rho, rho_hat = 0.2, torch.tensor([0.35])
+    flips = torch.rand(200_000, generator=generator) < rho
+    log_ratio = torch.where(flips, math.log(rho / 0.35), math.log((1 - rho) / (1 - 0.35)))
+    error = log_ratio.std() / math.sqrt(len(flips))
+    assert abs(log_ratio.mean() - bernoulli_kl(rho_hat, rho=rho)) < 5 * error
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rho", [0.001, 0.02, 0.15, 0.2, 0.5, 0.9])
+def test_kl_is_zero_at_rho_alone_and_never_negative(rho, dtype):
+    target = torch.tensor(rho, dtype=dtype)
+    near = torch.linspace(-1e-4, 1e-4, 20_001, dtype=dtype) * target + target
+    everywhere = torch.linspace(0.001, 0.999, 20_001, dtype=dtype)
+    rho_hat = torch.cat([near, everywhere])
+    kl = bernoulli_kl(rho_hat, rho=rho)
+    assert bernoulli_kl(target[None], rho=rho).item() == 0
+    assert (kl >= 0).all()
+    # Not 0 anywhere else, but for the last bits, where the true value cannot be told from 0.
+    away = (rho_hat - target).abs() > 1e-3 * target if dtype == torch.float32 else rho_hat != target
+    assert (kl[away] > 0).all()
+
+
+@given(rho=rhos)
+def test_kl_is_infinite_at_both_ends_and_nan_outside(rho):
+    kl = bernoulli_kl(torch.tensor([0.0, 1.0, -0.1, 1.1]), rho=rho)
+    assert kl[:2].tolist() == [math.inf, math.inf]
+    assert kl[2:].isnan().all()
+
+
+@given(rho=rhos, rho_hat=frequencies)
+def test_gradient_is_the_formula_of_the_docstring(rho, rho_hat):
+    leaf = torch.tensor([rho_hat], dtype=torch.float64, requires_grad=True)
+    bernoulli_kl(leaf, rho=rho).sum().backward()
+    expected = (rho_hat - rho) / (rho_hat * (1 - rho_hat))
+    assert leaf.grad.item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_any_leading_dims_broadcast(shape):
+    rho_hat = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
+    kl = bernoulli_kl(rho_hat, rho=0.2)
+    assert kl.shape == rho_hat.shape
+    one_by_one = torch.stack([bernoulli_kl(value[None], rho=0.2)[0] for value in rho_hat.flatten()])
+    torch.testing.assert_close(kl.flatten(), one_by_one)
+
+
+def test_one_rho_a_member_broadcasts():
+    rho_hat = torch.rand(3, 4) * 0.9 + 0.05
+    rho = torch.tensor([[0.1], [0.2], [0.3]])
+    kl = bernoulli_kl(rho_hat, rho=rho)
+    for member in range(3):
+        expected = bernoulli_kl(rho_hat[member], rho=rho[member].item())
+        torch.testing.assert_close(kl[member], expected)
+
+
+@given(copies=st.integers(2, 5))
+def test_duplicating_the_batch_changes_nothing(copies):
+    pre = torch.randn(64, 4, generator=torch.Generator().manual_seed(1)) + 0.5
+    once, many = (
+        bernoulli_kl(activation_frequency(rows), rho=0.2) for rows in (pre, pre.repeat(copies, 1))
+    )
+    torch.testing.assert_close(once, many)
+
+
+def test_half_precision_keeps_its_dtype_and_its_zero():
+    rho_hat = torch.tensor([0.2, 0.5], dtype=torch.bfloat16)
+    kl = bernoulli_kl(rho_hat, rho=0.2)
+    assert kl.dtype == torch.bfloat16
+    assert kl[0] == 0
+    assert kl[1] > 0
+
+
+@pytest.mark.parametrize("rho", [0, 1, -0.1, 1.5, math.nan, math.inf])
+def test_rho_outside_the_open_interval_is_refused(rho):
+    with pytest.raises(ValueError, match=r"rho must lie strictly between 0 and 1, got"):
+        bernoulli_kl(torch.tensor([0.5]), rho=rho)
+
+
+def test_a_tensor_of_rhos_is_checked_as_well():
+    with pytest.raises(ValueError, match="rho must lie strictly"):
+        bernoulli_kl(torch.tensor([0.5, 0.5]), rho=torch.tensor([0.2, 1.0]))
+
+
+@pytest.mark.parametrize("rho", ["0.2", None, True])
+def test_rho_of_another_type_is_refused(rho):
+    with pytest.raises(TypeError, match="rho must be a number"):
+        bernoulli_kl(torch.tensor([0.5]), rho=rho)
+
+
+def test_rho_cannot_be_swapped_with_rho_hat():
+    with pytest.raises(TypeError, match="positional"):
+        bernoulli_kl(torch.tensor([0.5]), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("rho_hat", "error", "message"),
+    [
+        ([0.5], TypeError, "rho_hat must be a torch.Tensor, got list"),
+        (torch.tensor([1, 0]), TypeError, "rho_hat must have a floating dtype, got torch.int64"),
+        (torch.tensor([True]), TypeError, "rho_hat must have a floating dtype, got torch.bool"),
+        (torch.tensor(0.5), ValueError, r"rho_hat must have at least 1 dims, got shape \(\)"),
+        (torch.empty(0), ValueError, r"rho_hat must not be empty, got shape \(0,\)"),
+    ],
+)
+def test_bad_rho_hat_is_refused(rho_hat, error, message):
+    with pytest.raises(error, match=message):
+        bernoulli_kl(rho_hat, rho=0.2)

@@ -1,0 +1,67 @@
+"""A notebook that cannot fail proves nothing: break the package, and a cell must fail.
+
+Each break is a copy of the package in which one line is replaced, put in front of the real one
+on the path of the notebook's kernel. nbval then compares as it always does.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from notebook_tools import NOTEBOOKS, ROOT
+
+# what is broken: (notebook, file, what the line is, what it becomes, what the failing cell says)
+BREAKS = {
+    "the posted penalty gets a millionth of a gradient": (
+        "01",
+        "forum_post.py",
+        "rho_hat = (encoded > 0).sum(dim=0)",
+        "rho_hat = (encoded > 0).sum(dim=0) + 1e-6 * (encoded - encoded.detach()).sum(dim=0)",
+        "gradients that differ",
+    ),
+    "training goes on after a NaN": (
+        "01",
+        "training.py",
+        "if stop_if_not_finite and",
+        "if False and",
+        "Missing output fields",
+    ),
+    "the penalty needs no help at its ends": (
+        "02",
+        "penalties.py",
+        "active = (rho_hat - rho) / rho",
+        "active = (rho_hat.clamp(0.001, 0.999) - rho) / rho",
+        "no protection",
+    ),
+    "the posted network has a sigmoid on its output": (
+        "02",
+        "forum_post.py",
+        "output=torch.relu",
+        "output=torch.sigmoid",
+        "dead output units",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=list(BREAKS))
+def test_a_broken_package_fails_a_cell(tmp_path, broken):
+    number, file, old, new, says = broken
+    shutil.copytree(ROOT / "saetools", tmp_path / "saetools")
+    path = tmp_path / "saetools" / file
+    source = path.read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    path.write_text(source.replace(old, new), encoding="utf-8")
+    [notebook] = [path for path in NOTEBOOKS if path.name.startswith(number)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", str(notebook)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"FAILED notebooks/.*::Cell \d+", done.stdout)
+    assert says in done.stdout, done.stdout

@@ -1,0 +1,214 @@
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LinearLR
+
+from saetools import (
+    Output,
+    PostedAutoencoder,
+    SparseAutoencoder,
+    batches,
+    chicago_context,
+    posted_penalty,
+    train,
+)
+
+X = torch.rand(100, 20, generator=torch.Generator().manual_seed(0))
+
+
+def weights(model):
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def test_batches_are_a_new_permutation_each_epoch_and_keep_the_last_rows():
+    x = torch.arange(10.0)[:, None]
+    stream = batches(x, 4, seed=0)
+    epochs = [[next(stream) for _ in range(3)] for _ in range(2)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [4, 4, 2]
+        assert torch.equal(torch.cat(epoch).flatten().sort().values, x.flatten())
+    assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+def test_it_is_the_loop_that_one_would_write_by_hand():
+    ours, by_hand = SparseAutoencoder(seed=0), SparseAutoencoder(seed=0)
+    history = train(
+        ours,
+        X,
+        lambda output: output.latents.mean(),
+        steps=30,
+        batch_size=32,
+        lr=0.002,
+        seed=5,
+        scheduler=lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=30),
+    )
+    adam = torch.optim.Adam(by_hand.parameters(), lr=0.002, fused=True)
+    errors = []
+    for step, batch in zip(range(30), batches(X, 32, seed=5), strict=False):
+        adam.param_groups[0]["lr"] = 0.002 * (1 - step / 30)
+        output = by_hand(batch)
+        error = nn.functional.mse_loss(output.reconstruction, batch)
+        errors.append(error.item())
+        adam.zero_grad()
+        (error + output.latents.mean()).backward()
+        adam.step()
+    torch.testing.assert_close(weights(ours), weights(by_hand), atol=1e-6, rtol=1e-5)
+    assert history.error.tolist() == pytest.approx(errors, rel=1e-5)
+
+
+def test_training_lowers_the_error():
+    x = chicago_context().train
+    history = train(SparseAutoencoder(seed=0), x, steps=200, batch_size=128)
+    assert history.error[-20:].mean() < 0.5 * history.error[:5].mean()
+    assert (history.penalty == 0).all()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
+    runs = []
+    for seed in (0, 0, 1):
+        model = SparseAutoencoder(seed=0)
+        train(model, X, steps=20, batch_size=32, seed=seed)
+        runs.append(weights(model))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_the_global_random_states_are_left_alone():
+    states = torch.get_rng_state(), random.getstate()
+    train(SparseAutoencoder(seed=0), X, steps=5)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+
+
+def test_a_penalty_without_a_gradient_changes_no_bit():
+    pair = []
+    for penalty in (None, lambda output: posted_penalty(output.latents, batch_size=640)):
+        model = PostedAutoencoder(seed=0)
+        train(model, X, penalty, steps=40, batch_size=32)
+        pair.append(weights(model))
+    assert torch.equal(*pair)
+
+
+def test_a_penalty_with_a_gradient_does_change_them():
+    pair = []
+    for penalty in (None, lambda output: 0.01 * output.latents.mean()):
+        model = PostedAutoencoder(seed=0)
+        train(model, X, penalty, steps=5, batch_size=32)
+        pair.append(weights(model))
+    assert not torch.equal(*pair)
+
+
+def test_a_penalty_that_turns_nan_stops_training_and_is_named():
+    calls = []
+
+    def penalty(output):
+        calls.append(1)
+        return output.latents.sum() * (math.nan if len(calls) == 3 else 0.0)
+
+    model = SparseAutoencoder(seed=0)
+    with pytest.raises(FloatingPointError, match="the penalty is not finite at step 2 "):
+        train(model, X, penalty, steps=10)
+    assert weights(model).isfinite().all()  # it stopped before the step that would spoil them
+
+
+def test_an_error_that_turns_infinite_is_named():
+    class Diverged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return Output(x * self.weight * 1e30, x, x)
+
+    with pytest.raises(FloatingPointError, match="the squared error is not finite at step 0 "):
+        train(Diverged(), X, steps=10)
+
+
+def test_the_caller_may_go_on_regardless():
+    model, twin = PostedAutoencoder(seed=0), PostedAutoencoder(seed=0)
+    history = train(
+        model,
+        X,
+        lambda output: posted_penalty(output.latents, batch_size=32),
+        steps=10,
+        batch_size=32,
+        stop_if_not_finite=False,
+    )
+    train(twin, X, steps=10, batch_size=32)
+    assert history.penalty.isnan().any()
+    assert torch.equal(weights(model), weights(twin))
+
+
+def test_observations_come_before_in_between_and_at_the_end_without_a_gradient():
+    def observe(model):
+        assert not torch.is_grad_enabled()
+        return weights(model)
+
+    model = SparseAutoencoder(seed=0)
+    start = weights(model).clone()
+    history = train(model, X, steps=25, observe=observe, observe_every=10)
+    assert [step for step, _ in history.observations] == [0, 10, 20, 25]
+    assert torch.equal(history.observations[0][1], start)
+    assert torch.equal(history.observations[-1][1], weights(model))
+
+
+def test_progress_is_shown_where_it_is_asked_for(capsys):
+    train(SparseAutoencoder(seed=0), X, steps=2, progress=True)
+    assert "2/2" in capsys.readouterr().err
+    train(SparseAutoencoder(seed=0), X, steps=2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X.tolist(), TypeError, "x must be a torch.Tensor, got list"),
+        ((X * 10).int(), TypeError, r"x must have a floating dtype, got torch.int32: use x.float"),
+        (X.to(torch.complex64), TypeError, "x must have a floating dtype, got torch.complex64"),
+        (X[0], ValueError, r"x must have at least 2 dims, got shape \(20,\)"),
+        (X[:0], ValueError, r"x must not be empty, got shape \(0, 20\)"),
+        (X + 1, ValueError, r"x must lie in \[0, 1\], got values from 1.* to 1.*: scale it, or"),
+        (X.where(X > 0.01, math.nan), ValueError, "x must be finite, got nan at"),
+        (X.where(X > 0.01, math.inf), ValueError, "x must be finite, got inf at"),
+    ],
+)
+def test_bad_data_are_refused_before_anything_is_trained(x, error, message):
+    model = SparseAutoencoder(seed=0)
+    start = weights(model).clone()
+    with pytest.raises(error, match=message):
+        train(model, x, steps=3)
+    assert torch.equal(weights(model), start)
+
+
+def test_unbounded_data_are_welcome_where_the_caller_says_so():
+    model = SparseAutoencoder(output=lambda x: x, seed=0)
+    assert train(model, 10 * X - 5, steps=3, value_range=None).error.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"steps": 1.0}, TypeError, "steps must be an int, got 1.0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"observe_every": -1}, ValueError, "observe_every must be at least 1, got -1"),
+        ({"lr": 0}, ValueError, "lr must be finite and greater than 0, got 0"),
+        ({"lr": math.nan}, ValueError, "lr must be finite and greater than 0, got nan"),
+        ({"lr": "fast"}, TypeError, "lr must be a number, got 'fast'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        train(SparseAutoencoder(seed=0), X, **({"steps": 3} | arguments))
+
+
+def test_a_penalty_that_is_no_scalar_is_refused():
+    with pytest.raises(
+        ValueError, match=r"a scalar tensor, that is, a sum over the units, got shape \(4,\)"
+    ):
+        train(SparseAutoencoder(seed=0), X, lambda output: output.latents.mean(0), steps=3)
+    with pytest.raises(TypeError, match="penalty must return a scalar tensor, got float"):
+        train(SparseAutoencoder(seed=0), X, lambda output: 0.1, steps=3)
