@@ -128,8 +128,7 @@ def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> A
     """
     plot_groups(ax, groups)
     ax.axhline(rho, color="black", linestyle="--", linewidth=1)
-    place = (len(groups) - 0.55, rho)
-    ax.annotate(f"asked for: {rho:g}", place, va="bottom", ha="right", fontsize=8)
+    ax.annotate(f"asked for: {rho:g}", (-0.48, rho + 0.01), va="bottom", fontsize=8)
     return _frequency_axis(ax)
 
 
