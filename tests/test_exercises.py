@@ -38,6 +38,7 @@ def test_an_exercise_that_is_not_answered_is_no_error(capsys):
         (lambda e: (e > 0).float().mean(1), "average over the batch (dim 0)"),
         (lambda e: (e > 0).float().mean(), "one number a unit, shape (3,), got shape ()"),
         (lambda e: (e > 0).sum(0), "those are counts"),
+        (lambda e: (e > 0).mean(0), "turn them into floats first"),
         (lambda e: (e >= 0).float().mean(0), "always >= 0"),
         (lambda e: e.mean(0), "the mean activation"),
         (lambda e: (e > 0).sum(0) / 128, "divided by 128 where the batch has 9"),
@@ -65,7 +66,10 @@ def by_backward(term, parameters):
     ("answer", "says"),
     [
         (right, "correct."),
-        (lambda t, p: t.requires_grad, "a term of other tensors: expected False, got True"),
+        (
+            lambda t, p: t.requires_grad,
+            "none that leads to these parameters: expected False, got True",
+        ),
         (lambda t, p: True, "a term without a grad_fn: expected False, got True"),
         (by_backward, "writes to .grad"),
         (lambda t, p: right(t, p, allow_unused=False), "some of the parameters makes it raise"),
@@ -96,6 +100,7 @@ TRUTH = {"count": "none", "sigmoid": "some", "sign": "zero", "rebuilt": "none"}
         ({"count": "none"}, "no verdict yet on rebuilt, sigmoid, sign"),
         (TRUTH | {"sign": "some"}, "sign: not 'some'"),
         (TRUTH | {"rebuilt": "zero"}, "rebuilt: not 'zero'"),
+        (None, "expected a dict of verdicts, got NoneType"),
         (TRUTH | {"count": "nothing"}, "the verdict is 'none', 'zero' or 'some', got 'nothing'"),
     ],
 )
@@ -115,7 +120,7 @@ def overwrite(rho_hat):
     [
         (lambda r: 0.001 + 0.998 * r, "correct."),
         (lambda r: r + (r.clamp(0.001, 0.999) - r).detach(), "correct."),
-        (lambda r: r, "must move inside"),
+        (lambda r: r, "every value must lie in"),
         (lambda r: r.clamp(0.001, 0.999), "at 0 and 1 the gradient is 0"),
         (overwrite, "at 0 and 1 the gradient is 0"),
         (lambda r: r.detach().clamp(0.001, 0.999), "no grad_fn"),

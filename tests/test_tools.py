@@ -64,7 +64,10 @@ def test_the_page_keeps_alt_text():
     )
     book = notebook("show()")
     book.cells[1].outputs = [picture]
-    html = tool.to_html(book, "title")
+    html = tool.to_html(book, "A question?")
+    assert "<title>A question?</title>" in html
+    assert "<script src" not in html  # it can be read without a connection
+    assert "cdn" not in html
     assert """alt='A curve that falls from 1 to 0, &amp; the word "target"'""" in html
 
 

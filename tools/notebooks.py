@@ -129,7 +129,8 @@ def main(arguments: list[str]) -> str | None:
                 nbformat.write(scrub(notebook), path)
         nbformat.write(notebook, build / path.name)
         (build / path.name).with_suffix(".html").write_text(
-            to_html(notebook, path.stem), encoding="utf-8"
+            to_html(notebook, notebook.cells[0].source.splitlines()[0].lstrip("# ")),
+            encoding="utf-8",
         )
     return "\n".join(failures) or None
 

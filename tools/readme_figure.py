@@ -79,7 +79,7 @@ def main() -> None:
         frequencies[name], unexplained[name] = frequency, fvus
     figure, (left, right) = new_figure(2, width=10)
     plot_frequencies(left, frequencies, rho=0.2)
-    left.set(title="Every unit fires as often as asked", xlabel="4 units from each of 16 seeds")
+    left.set(title="Only with the fix do all units obey", xlabel="4 units from each of 16 seeds")
     plot_groups(right, unexplained)
     right.set(title="and that has a price", xlabel="16 seeds", ylabel="FVU on the test days")
     right.set_ylim(0, None)
