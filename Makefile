@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := saetools tests tools notebooks
+SOURCES := saetools tests tools benchmarks notebooks
 
 .PHONY: notebooks test lab update-outputs check-everywhere clean
 
@@ -26,8 +26,8 @@ check-everywhere: $(VENV)/ready  ## the committed outputs again, with other thre
 
 # Made anew when the list of dependencies changes.
 $(VENV)/ready: pyproject.toml constraints.txt tools/setup_venv.py
-	@command -v $(PYTHON) >/dev/null || { echo "set-up: $(PYTHON) was not found: install Python 3.11 or newer, or say make PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) tools/setup_venv.py $(VENV)
+	@command -v "$(PYTHON)" >/dev/null || { echo "set-up: $(PYTHON) was not found: install Python 3.11 or newer, or say make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" tools/setup_venv.py $(VENV)
 
 clean:
 	rm -rf $(VENV) build

@@ -12,7 +12,8 @@ def check_tensor(name: str, value: object, *, dims: int, rows: int = 1) -> Tenso
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if not value.is_floating_point():
-        raise TypeError(f"{name} must have a floating dtype, got {value.dtype}: use {name}.float()")
+        advice = "" if value.is_complex() else f": use {name}.float()"
+        raise TypeError(f"{name} must have a floating dtype, got {value.dtype}{advice}")
     if value.ndim < dims:
         raise ValueError(f"{name} must have at least {dims} dims, got shape {tuple(value.shape)}")
     if value.numel() == 0:
@@ -39,23 +40,24 @@ def check_range(name: str, value: Tensor, low: float, high: float, *, advice: st
     smallest, largest = value.min().item(), value.max().item()
     if smallest < low or largest > high:
         raise ValueError(
-            f"{name} must lie in [{low:g}, {high:g}], got values from {smallest:g} to {largest:g}"
-            + (f": {advice}" if advice else "")
+            f"{name} must lie in [{low:g}, {high:g}], "
+            f"got values from {smallest:.9g} to {largest:.9g}" + (f": {advice}" if advice else "")
         )
     return value
 
 
-def check_rho(rho: float | Tensor) -> float | Tensor:
-    """`rho`, if it lies strictly between 0 and 1, be it a number or a tensor."""
-    if isinstance(rho, Tensor):
-        inside = bool(((rho > 0) & (rho < 1)).all())
-    elif isinstance(rho, Real) and not isinstance(rho, bool):
-        inside = 0 < rho < 1
-    else:
+def check_rho(rho: object, *, like: Tensor) -> Tensor:
+    """`rho`, a number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
+
+    It is checked in that dtype, where a number near 0 or 1 may be rounded to it.
+    """
+    if isinstance(rho, bool) or not isinstance(rho, Real | Tensor):
         raise TypeError(f"rho must be a number or a tensor, got {type(rho).__name__}")
-    if not inside:
-        raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}")
-    return rho
+    target = torch.as_tensor(rho, dtype=like.dtype, device=like.device)
+    if not ((target > 0) & (target < 1)).all():
+        rounded = "" if isinstance(rho, Tensor) else f" ({target} in {like.dtype})"
+        raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{rounded}")
+    return target
 
 
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:
@@ -70,7 +72,7 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> int:
 def check_number(
     name: str, value: object, *, above: float = -math.inf, minimum: float = -math.inf
 ) -> float:
-    """`value` as a finite float, greater than `above` and at least `minimum`."""
+    """`value` as a finite float that is greater than `above` and at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value) or value <= above or value < minimum:

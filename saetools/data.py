@@ -131,7 +131,7 @@ def sparse_mixture(
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
+        return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")
 
     support = uniform(factors, features).argsort(-1) < features // 2
     dictionary = uniform(factors, features) * support  # (K, D)

@@ -46,7 +46,7 @@ def check_row_frequency(answer: Callable[[Tensor], Tensor]) -> None:
         if torch.allclose(got, encoded.mean(0).double()):
             return "that is the mean activation: count how often it is > 0, not how large it is."
         ratio = (got / right)[[0, 2]]
-        if torch.allclose(ratio[0], ratio[1]):
+        if ratio[0] > 0 and torch.allclose(ratio[0], ratio[1]):
             return (
                 f"the counts are right, but divided by {9 / ratio[0]:.4g} where the batch has 9 "
                 "rows: take the number of rows from the tensor."
@@ -73,14 +73,14 @@ def check_reaches(answer: Callable[[Tensor, Iterable[Tensor]], bool]) -> None:
         ]
         for what, term, expected in cases:
             try:
-                got = answer(term, [used, unused])
+                got = bool(answer(term, [used, unused]))
             except NotImplementedError:
                 raise
             except RuntimeError as error:
                 return f"{what} makes it raise: {str(error).splitlines()[0]}"
             if used.grad is not None or unused.grad is not None:
                 return "it writes to .grad, which the next step would use: take autograd.grad."
-            if bool(got) is not expected:
+            if got is not expected:
                 return f"{what}: expected {expected}, got {got}."
             if expected:
                 try:

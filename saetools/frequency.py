@@ -1,5 +1,6 @@
 """How often a unit is active."""
 
+import torch
 from torch import Tensor
 
 from saetools._checks import check_tensor
@@ -15,7 +16,7 @@ def activation_frequency(pre_activations: Tensor, *, dim: int | tuple[int, ...] 
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
-        (..., L) in [0, 1], without a gradient.
+        (..., L) in [0, 1], float32 or better, without a gradient. NaN counts as not active.
 
     Raises:
         TypeError: if pre_activations is not a floating tensor.
@@ -27,4 +28,5 @@ def activation_frequency(pre_activations: Tensor, *, dim: int | tuple[int, ...] 
         tensor([1.0000, 0.5000])
     """
     check_tensor("pre_activations", pre_activations, dims=2)
-    return (pre_activations > 0).to(pre_activations.dtype).mean(dim)
+    exact = torch.promote_types(pre_activations.dtype, torch.float32)
+    return (pre_activations > 0).to(exact).mean(dim)

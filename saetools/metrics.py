@@ -20,7 +20,8 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
         x: (B, D) or (..., B, D), at least two rows that differ.
 
     Returns:
-        (...), one value for each leading index, a scalar tensor where there is none.
+        (...), one value for each leading index, a scalar tensor where there is none; float32 or
+        better.
 
     Raises:
         TypeError: if either is not a floating tensor.
@@ -39,9 +40,11 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
             f"reconstruction must have the shape of x, {tuple(x.shape)}, "
             f"got {tuple(reconstruction.shape)}"
         )
-    variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
-    if (variance == 0).any():
+    if (x == x[..., :1, :]).all(-1).all(-1).any():
         raise ValueError("x must vary: all of its rows are equal, so there is nothing to explain")
+    exact = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
+    x, reconstruction = x.to(exact), reconstruction.to(exact)
+    variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
     return (reconstruction - x).square().sum((-2, -1)) / variance
 
 
@@ -54,6 +57,9 @@ def l0(pre_activations: Tensor) -> Tensor:
 
     Returns:
         (...), in [0, L].
+
+    Raises:
+        TypeError, ValueError: as activation_frequency does.
 
     Example:
         >>> l0(torch.tensor([[1.0, -1.0], [2.0, 3.0]])).item()
@@ -72,6 +78,9 @@ def dead_latents(rho_hat: Tensor) -> Tensor:
     Returns:
         (..., L), bool.
 
+    Raises:
+        TypeError, ValueError: if rho_hat is not a floating tensor with at least one dim.
+
     Example:
         >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
         tensor([ True, False, False])
@@ -85,16 +94,21 @@ def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
 
     Args:
         rho_hat: activation frequencies (..., L) in [0, 1].
-        above: the share from which a unit tells nothing by being active.
+        above: the share, in [0, 1), beyond which a unit tells nothing by being active.
 
     Returns:
         (..., L), bool.
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
 
     Example:
         >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
         tensor([False, False,  True])
     """
-    return check_tensor("rho_hat", rho_hat, dims=1) > check_number("above", above)
+    if not 0 <= check_number("above", above) < 1:
+        raise ValueError(f"above must lie in [0, 1), got {above}")
+    return check_tensor("rho_hat", rho_hat, dims=1) > above
 
 
 class FrequencyMeter:
@@ -154,12 +168,17 @@ class Evaluation(NamedTuple):
 def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     """Reconstruction and hard frequencies of `model` on all rows of x (B, D).
 
+    The model is in evaluation mode meanwhile (no dropout), and as it was afterwards.
+
     Args:
         model: returns an `Output` for x.
-        x: (B, D), at least two rows that differ.
+        x: (B, D), at least two rows that differ, on the model's device.
 
     Returns:
         Evaluation(fvu, frequency (L,)).
+
+    Raises:
+        TypeError, ValueError: if x is not as above, or what the model returns is not finite.
 
     Example:
         >>> from saetools import SparseAutoencoder
@@ -167,7 +186,15 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
         torch.Size([4])
     """
     check_finite("x", check_tensor("x", x, dims=2, rows=2))
-    output = model(x)
+    if x.ndim != 2:
+        raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        output = model.eval()(x)
+    finally:
+        for module, training in modes:
+            module.training = training
+    check_finite("the model's pre_activations", output.pre_activations)
     return Evaluation(
         fvu(output.reconstruction, x).item(), activation_frequency(output.pre_activations)
     )

@@ -1,7 +1,8 @@
 """The autoencoder. Modules only, no loss."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ class SparseAutoencoder(nn.Module):
     pre_activations (..., B, L)).
 
     Raises:
+        TypeError: if a size is no int.
         ValueError: if there are fewer than two sizes, or one is smaller than 1.
 
     Example:
@@ -58,12 +60,10 @@ class SparseAutoencoder(nn.Module):
             raise ValueError(f"sizes must hold at least two widths, got {tuple(sizes)}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
         self.output = output
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                # Not torch.manual_seed, which reseeds every accelerator as well.
-                torch.default_generator.manual_seed(seed)
+        with _seeded(seed):
             self.encoder = _linear_layers(self.sizes)
             self.decoder = _linear_layers(self.sizes[::-1])
+        self.to(torch.get_default_device())
 
     def encode(self, x: Tensor) -> Tensor:
         """Pre-activations (..., B, L) of the code for x (..., B, D)."""
@@ -84,6 +84,18 @@ class SparseAutoencoder(nn.Module):
         pre_activations = self.encode(x)
         latents = torch.relu(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Draw on the CPU from `seed`, whatever the default device; None changes nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Not torch.manual_seed, which reseeds every accelerator as well.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _linear_layers(sizes: Sequence[int]) -> nn.ModuleList:

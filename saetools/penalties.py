@@ -33,9 +33,10 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
         tensor([   inf, 0.0000, 0.1927])
     """
     check_tensor("rho_hat", rho_hat, dims=1)
-    rho = torch.as_tensor(check_rho(rho), dtype=rho_hat.dtype, device=rho_hat.device)
-    # d - log1p(d) is never negative, so rounding cannot push the sum below 0; the two d that it
-    # adds to the formula above cancel: rho * active + (1 - rho) * idle = 0.
-    active = (rho_hat - rho) / rho
-    idle = (rho - rho_hat) / (1 - rho)
-    return rho * (active - torch.log1p(active)) + (1 - rho) * (idle - torch.log1p(idle))
+    exact = torch.promote_types(rho_hat.dtype, torch.float32)
+    target, estimate = check_rho(rho, like=rho_hat).to(exact), rho_hat.to(exact)
+    # x - 1 - ln x is never negative, so rounding cannot push the sum below 0; what it adds to the
+    # formula above cancels: rho (on - 1) + (1 - rho) (off - 1) = 0.
+    on, off = estimate / target, (1 - estimate) / (1 - target)
+    kl = target * (on - 1 - torch.log(on)) + (1 - target) * (off - 1 - torch.log(off))
+    return kl.to(rho_hat.dtype)

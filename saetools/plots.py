@@ -7,6 +7,7 @@ line style of its own, so that nothing is said by colour alone.
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -16,14 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILION, "linestyle": "--", "marker": "s"},
@@ -161,11 +155,13 @@ def plot_changes(
     """
     for i, pair in enumerate(zip(before.flatten().tolist(), after.flatten().tolist(), strict=True)):
         ax.plot([0, 1], pair, color="0.75", linewidth=0.8, marker=".", zorder=1)
-        for style, mask in zip(STYLES, highlighted.values(), strict=False):
+        for style, mask in zip(cycle(STYLES), highlighted.values(), strict=False):
             if mask.flatten()[i]:
                 line: dict[str, Any] = dict(style)
                 ax.lines[-1].set(**line, linewidth=1.8, zorder=2, markersize=5)
-    handles = [Line2D([], [], **style) for style in STYLES[: len(highlighted)]]
+    handles = [
+        Line2D([], [], **style) for style, _ in zip(cycle(STYLES), highlighted, strict=False)
+    ]
     ax.legend(handles, list(highlighted), frameon=False, fontsize=8, loc="center right")
     ax.set_xticks([0, 1], ["before training", "after training"])
     ax.set_xlim(-0.15, 1.6)
@@ -193,7 +189,7 @@ def plot_runs(
         9
     """
     medians: list[Line2D] = []
-    for style, values in zip(STYLES, groups.values(), strict=False):
+    for style, values in zip(cycle(STYLES), groups.values(), strict=False):
         line: dict[str, Any] = {"color": style["color"], "linestyle": style["linestyle"]}
         for run in values:
             ax.plot(x, run.tolist(), linewidth=0.7, alpha=0.45, **line)

@@ -46,7 +46,8 @@ and another machine may round it the other way: print other digits, or an inequa
             f"{digits} digits, and another machine may round it the other way: "
             "print other digits, or an inequality"
         )
-    return f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text  # -0.00 and 0.00 are one number
 
 
 def at_least(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
@@ -70,8 +71,8 @@ def at_least(value: float | Tensor, bound: float, *, of: int | None = None) -> s
         'at least 10 of 16'
     """
     if not float(value) >= bound:
-        raise AssertionError(f"claimed at least {bound:g}, measured {float(value):g}")
-    return f"at least {bound:g}" + (f" of {of}" if of is not None else "")
+        raise AssertionError(f"claimed at least {bound}, measured {float(value):g}")
+    return f"at least {bound}" + (f" of {of}" if of is not None else "")
 
 
 def at_most(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
@@ -82,5 +83,5 @@ def at_most(value: float | Tensor, bound: float, *, of: int | None = None) -> st
         'at most 2 of 32'
     """
     if not float(value) <= bound:
-        raise AssertionError(f"claimed at most {bound:g}, measured {float(value):g}")
-    return f"at most {bound:g}" + (f" of {of}" if of is not None else "")
+        raise AssertionError(f"claimed at most {bound}, measured {float(value):g}")
+    return f"at most {bound}" + (f" of {of}" if of is not None else "")

@@ -29,21 +29,31 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
     Rows are gathered once an epoch. The last batch of an epoch may be smaller.
 
     Args:
-        x: (rows, ...).
+        x: (rows, ...), at least one row; it stays on its device and gets no gradient.
         batch_size: rows of a batch.
         seed: of the order; the global random state is not used.
 
-    Yields:
-        (batch_size, ...), on the device of x.
+    Returns:
+        An iterator over tensors of shape (batch_size, ...).
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
 
     Example:
         >>> stream = batches(torch.arange(3), 2, seed=0)
         >>> [len(next(stream)) for _ in range(4)]
         [2, 1, 2, 1]
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, minimum=0)
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
+    return _shuffled(x.detach(), batch_size, torch.Generator().manual_seed(seed))
+
+
+def _shuffled(x: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     while True:
-        order = torch.randperm(len(x), generator=generator)
+        order = torch.randperm(len(x), generator=generator, device="cpu")
         yield from x[order.to(x.device)].split(batch_size)
 
 
@@ -67,7 +77,7 @@ def train(
 
     Args:
         model: returns an `Output` for a batch.
-        x: the training rows (rows, D).
+        x: the training rows (rows, D), on the model's device.
         penalty: takes the model's Output and returns a scalar tensor; None for no penalty.
         steps: how many batches to train on.
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
@@ -87,7 +97,8 @@ def train(
 
     Raises:
         TypeError, ValueError: if an argument is not as above, or x holds NaN or infinity.
-        FloatingPointError: if a loss is not finite; the message names the step and the term.
+        FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
+            message names the step and the term.
 
     Example:
         >>> from saetools import SparseAutoencoder
@@ -105,8 +116,9 @@ def train(
         check_range("x", x, *value_range, advice=advice)
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    schedule = scheduler(optimizer) if scheduler else None
-    errors, penalties = torch.zeros(steps), torch.zeros(steps)
+    schedule = None if scheduler is None else scheduler(optimizer)
+    errors: list[Tensor] = []
+    penalties: list[Tensor] = []
     observations: list[tuple[int, Any]] = []
 
     def look(steps_done: int) -> None:
@@ -122,18 +134,21 @@ def train(
     ):
         output = model(batch)
         error = (output.reconstruction - batch).square().mean()
-        cost = _check_scalar(penalty(output)) if penalty else torch.zeros_like(error)
+        cost = torch.zeros_like(error) if penalty is None else _check_scalar(penalty(output))
         loss = error + cost
-        errors[step], penalties[step] = error.detach(), cost.detach()
+        errors.append(error.detach())
+        penalties.append(cost.detach())
         if stop_if_not_finite and not math.isfinite(loss.item()):
-            raise FloatingPointError(_not_finite(step, error, cost))
+            raise FloatingPointError(_not_finite(model, step, error, cost))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if schedule:
+        if schedule is not None:
             schedule.step()
         look(step + 1)
-    return History(errors, penalties, observations)
+    if stop_if_not_finite and not _weights_are_finite(model):
+        raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
+    return History(torch.stack(errors).cpu(), torch.stack(penalties).cpu(), observations)
 
 
 def _check_scalar(cost: Any) -> Tensor:
@@ -147,11 +162,25 @@ def _check_scalar(cost: Any) -> Tensor:
     return cost
 
 
-def _not_finite(step: int, error: Tensor, cost: Tensor) -> str:
-    term = "penalty" if math.isfinite(error.item()) else "squared error"
+_NOT_FINITE_GRADIENT = (
+    "a gradient is not finite at step {step} (counted from 0), although the loss is: the weights "
+    "hold NaN or infinity. A root or a logarithm at 0 in the penalty does this"
+)
+
+
+def _weights_are_finite(model: nn.Module) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str:
+    if not _weights_are_finite(model):
+        return _NOT_FINITE_GRADIENT.format(step=step - 1)
+    terms = {"squared error": error.item(), "penalty": cost.item()}
+    guilty = [name for name, value in terms.items() if not math.isfinite(value)]
     return (
-        f"the {term} is not finite at step {step} (counted from 0): "
-        f"squared error {error.item():.2g}, penalty {cost.item():.2g}; training has stopped. "
+        f"the {' and the '.join(guilty) or 'sum of squared error and penalty'} is not finite at "
+        f"step {step} (counted from 0): squared error {terms['squared error']:.2g}, "
+        f"penalty {terms['penalty']:.2g}; training has stopped. "
         "Pass stop_if_not_finite=False to go on regardless"
     )
 

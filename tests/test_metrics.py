@@ -59,6 +59,7 @@ def test_known_pca_of_the_chicago_days():
     ("reconstruction", "x", "message"),
     [
         (torch.rand(4, 3), torch.full((4, 3), 0.5), "x must vary"),
+        (torch.rand(7, 3), torch.full((7, 3), 0.1), "x must vary"),
         (torch.rand(4, 3), torch.rand(4, 2), r"shape of x, \(4, 2\), got \(4, 3\)"),
         (torch.full((4, 3), math.nan), torch.rand(4, 3), "reconstruction must be finite, got nan"),
         (torch.rand(4, 3), torch.full((4, 3), math.inf), "x must be finite, got inf"),
@@ -76,6 +77,8 @@ def test_l0_dead_and_dense():
     rho_hat = activation_frequency(pre)
     assert l0(pre).item() == pytest.approx(1.99)
     assert dead_latents(rho_hat).tolist() == [False, True, False]
+    assert dead_latents(torch.tensor([1e-6, 0.0])).tolist() == [False, True]
+    assert l0(torch.stack([pre, -pre])).tolist() == pytest.approx([1.99, 1.01])
     assert dense_latents(rho_hat, above=0.98).tolist() == [True, False, True]
     assert dense_latents(torch.tensor([0.99, 0.9901])).tolist() == [False, True]
 
@@ -107,4 +110,48 @@ def test_evaluate_leaves_no_graph_and_matches_its_parts():
     output = model(x)
     assert result.fvu == fvu(output.reconstruction, x).item()
     assert torch.equal(result.frequency, activation_frequency(output.pre_activations))
-    assert all(weight.grad is None for weight in model.parameters())
+    assert not result.frequency.requires_grad
+    assert not fvu(output.reconstruction, x).requires_grad
+
+
+def test_evaluate_switches_dropout_off_and_the_mode_back():
+    model = SparseAutoencoder(seed=0)
+    model.encoder[1] = torch.nn.Sequential(torch.nn.Dropout(0.5), model.encoder[1])
+    model.encoder[0].eval()
+    x = torch.rand(40, 20)
+    assert evaluate(model, x).fvu == evaluate(model, x).fvu
+    assert model.training
+    assert model.encoder[1][0].training
+    assert not model.encoder[0].training
+
+
+def test_evaluate_refuses_what_it_cannot_judge():
+    with pytest.raises(
+        ValueError, match=r"x must have 2 dims, \(rows, D\), got shape \(3, 5, 20\)"
+    ):
+        evaluate(SparseAutoencoder(seed=0), torch.rand(3, 5, 20))
+    broken = SparseAutoencoder(seed=0)
+    broken.encoder[0].weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="pre_activations must be finite, got nan"):
+        evaluate(broken, torch.rand(5, 20))
+
+
+def test_half_precision_neither_overflows_nor_loses_counts():
+    x = torch.rand(70_000, 20).half()
+    assert fvu(1 - x, x).isfinite()
+    pre = -torch.ones(500, 1, dtype=torch.bfloat16)
+    pre[:499] = 1
+    assert activation_frequency(pre).item() == pytest.approx(0.998)
+
+
+@pytest.mark.parametrize("above", [-0.1, 1, math.nan])
+def test_a_senseless_share_is_refused(above):
+    with pytest.raises(ValueError, match="above must"):
+        dense_latents(torch.tensor([0.5]), above=above)
+
+
+def test_meter_keeps_the_members_of_an_ensemble_apart():
+    meter, pre = FrequencyMeter(), torch.randn(4, 30, 3)
+    meter.update(pre[:, :10])
+    meter.update(pre[:, 10:])
+    torch.testing.assert_close(meter.compute(), activation_frequency(pre))

@@ -82,70 +82,60 @@ def test_notebook_keeps_the_rules(path):
     assert faults(read(path), path.name[:2]) == []
 
 
-def spoil_counts(notebook):
-    code_cells(notebook)[1].execution_count = 7
+def first(notebook, kind):
+    """The first output of a kind: "stream", "display_data" or "error"."""
+    return next(o for c in code_cells(notebook) for o in c.outputs if o.output_type == kind)
 
 
-def spoil_outputs(notebook):
+def spoil_all(notebook):
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
 
 
-def spoil_one_output(notebook):
-    next(cell for cell in code_cells(notebook) if cell.outputs).outputs = []
+def drop_stream(notebook):
+    next(c for c in code_cells(notebook) if c.outputs and "def " not in c.source).outputs = []
 
 
-def spoil_error(notebook):
-    tagged(notebook, "raises-exception")[0].outputs = []
+def drop_figure(notebook):
+    next(c for c in code_cells(notebook) if "show(figure" in c.source).outputs = []
 
 
-def spoil_tag(notebook):
-    tagged(notebook, "raises-exception")[0].metadata.tags = []
+def set_source(text):
+    return lambda notebook: code_cells(notebook)[1].update(source=text)
 
 
-def spoil_picture(notebook):
-    figures = [
-        o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})
-    ]
-    figures[0].metadata["image/png"]["alt"] = ""
+SPOILS = {
+    "execution counts are": lambda nb: code_cells(nb)[1].update(execution_count=7),
+    "no cell has an output": spoil_all,
+    "prints, and has no output": drop_stream,
+    "shows a figure, and has none": drop_figure,
+    "raised: False": lambda nb: tagged(nb, "raises-exception")[0].update(outputs=[]),
+    "raised: True": lambda nb: tagged(nb, "raises-exception")[0].metadata.update(tags=[]),
+    "without alt text": lambda nb: first(nb, "display_data").metadata["image/png"].update(alt=""),
+    "that nbval compares": lambda nb: first(nb, "display_data").data.update({"text/plain": "x"}),
+    "broken picture": lambda nb: first(nb, "display_data").data.update({"image/png": "AAAA"}),
+    "SVG figure": lambda nb: first(nb, "display_data").data.update({"image/svg+xml": "<svg/>"}),
+    "absolute path": lambda nb: first(nb, "stream").update(text='File "/home/me/x.py"'),
+    "writes to stderr": lambda nb: first(nb, "stream").update(name="stderr"),
+    "21 lines": set_source("x = 1\n" * 21),
+    "semicolon": set_source("x;"),
+    "excused from checking": set_source("# NBVAL_IGNORE_OUTPUT\nx = 1"),
+    "unknown tag": lambda nb: code_cells(nb)[1].metadata.update(tags=["nbval-ignore-output"]),
+    "3 cells": lambda nb: nb.update(cells=nb.cells[:3]),
+    "the title is no question": lambda nb: nb.cells[0].update(source="# A statement"),
+    "99 words": lambda nb: nb.cells[0].update(source="# Why?\n" + "word " * 9999),
+}
 
 
-def spoil_path(notebook):
-    next(c for c in code_cells(notebook) if c.outputs).outputs[0]["text"] = 'File "/home/me/x.py"'
-
-
-def spoil_length(notebook):
-    code_cells(notebook)[1].source = "x = 1\n" * 21
-
-
-def spoil_strictness(notebook):
-    code_cells(notebook)[1].metadata.tags = ["nbval-ignore-output"]
-
-
-def spoil_stderr(notebook):
-    next(c for c in code_cells(notebook) if c.outputs).outputs[0]["name"] = "stderr"
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        spoil_counts,
-        spoil_outputs,
-        spoil_one_output,
-        spoil_error,
-        spoil_tag,
-        spoil_picture,
-        spoil_path,
-        spoil_length,
-        spoil_strictness,
-        spoil_stderr,
-    ],
-)
-def test_a_spoiled_notebook_is_noticed(spoil):
+@pytest.mark.parametrize("fault", SPOILS)
+def test_a_spoiled_notebook_is_noticed_for_what_is_wrong_with_it(fault):
     notebook = read(NOTEBOOKS[0])
-    assert faults(notebook, NOTEBOOKS[0].name[:2]) == []
-    spoil(notebook)
-    assert faults(notebook, NOTEBOOKS[0].name[:2]) != []
+    SPOILS[fault](notebook)
+    found = faults(notebook, NOTEBOOKS[0].name[:2])
+    if fault == "99 words":
+        assert any(re.search(r"\d{5} words", line) for line in found)
+    else:
+        assert any(fault in line for line in found), found
 
 
 def test_a_folder_has_the_numbers_in_order():

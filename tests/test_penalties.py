@@ -85,12 +85,31 @@ def test_duplicating_the_batch_changes_nothing(copies):
     torch.testing.assert_close(once, many)
 
 
-def test_half_precision_keeps_its_dtype_and_its_zero():
-    rho_hat = torch.tensor([0.2, 0.5], dtype=torch.bfloat16)
-    kl = bernoulli_kl(rho_hat, rho=0.2)
-    assert kl.dtype == torch.bfloat16
-    assert kl[0] == 0
-    assert kl[1] > 0
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [1e-30, 1e-9, 1e-7, 1e-4, 1e-3, 0.2, 0.5, 0.99])
+def test_value_and_gradient_hold_near_the_ends_in_every_dtype(value, dtype):
+    rho_hat = torch.tensor([value], dtype=dtype, requires_grad=True)
+    if rho_hat.item() == 0:
+        pytest.skip("this dtype rounds it to 0")
+    rho = torch.tensor(0.2, dtype=dtype).item()
+    kl = bernoulli_kl(rho_hat, rho=rho)
+    kl.sum().backward()
+    x = rho_hat.item()
+    expected = rho * math.log(rho / x) + (1 - rho) * math.log((1 - rho) / (1 - x))
+    digits = torch.finfo(dtype).eps
+    assert kl.dtype == dtype
+    assert kl.item() == pytest.approx(expected, rel=4 * digits, abs=4 * digits**2)
+    slope = (x - rho) / (x * (1 - x))
+    if abs(slope) < torch.finfo(dtype).max:
+        assert rho_hat.grad.item() == pytest.approx(slope, rel=8 * digits, abs=8 * digits)
+
+
+@pytest.mark.parametrize(
+    ("rho", "dtype"), [(1 - 1e-9, torch.float32), (0.999, torch.bfloat16), (1e-8, torch.float16)]
+)
+def test_a_rho_that_the_dtype_rounds_to_an_end_is_refused(rho, dtype):
+    with pytest.raises(ValueError, match=r"strictly between 0 and 1, got .* \([01].0 in torch"):
+        bernoulli_kl(torch.tensor([0.5], dtype=dtype), rho=rho)
 
 
 @pytest.mark.parametrize("rho", [0, 1, -0.1, 1.5, math.nan, math.inf])

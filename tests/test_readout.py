@@ -15,7 +15,7 @@ def test_what_is_printed_does_not_change_within_the_margin(value, digits, wobble
     except ValueError:
         assume(False)
     nearby = value + 0.09 * wobble * 10**-digits
-    assert float(f"{nearby:.{digits}f}") == float(text)
+    assert rounded(nearby, digits, margin=0) == text
 
 
 @pytest.mark.parametrize("value", [0.125, 0.12496, 0.1254, -0.125, 7.995])
@@ -28,6 +28,7 @@ def test_values_away_from_it_are_printed():
     assert rounded(torch.tensor(0.1302), 2) == "0.13"
     assert rounded(0.0, 1) == "0.0"
     assert rounded(2, 0) == "2"
+    assert rounded(-0.001) == rounded(0.001) == "0.00"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

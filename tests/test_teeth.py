@@ -25,15 +25,15 @@ BREAKS = {
     "training goes on after a NaN": (
         "01",
         "training.py",
-        "if stop_if_not_finite and",
-        "if False and",
+        "if stop_if_not_finite and not math.isfinite(loss.item())",
+        "if False",
         "Missing output fields",
     ),
     "the penalty needs no help at its ends": (
         "02",
         "penalties.py",
-        "active = (rho_hat - rho) / rho",
-        "active = (rho_hat.clamp(0.001, 0.999) - rho) / rho",
+        "rho_hat.to(exact)\n",
+        "rho_hat.to(exact).clamp(0.001, 0.999)\n",
         "no protection",
     ),
     "the posted network has a sigmoid on its output": (

@@ -33,6 +33,61 @@ def test_a_cell_that_should_raise_and_does_not_is_named(tmp_path):
         tool.execute(notebook("x = 0", tags=["raises-exception"]), tmp_path)
 
 
+def test_a_kernel_that_dies_is_named(tmp_path):
+    with pytest.raises(tool.CellFailedError, match="cell 2: the kernel died"):
+        tool.execute(notebook("import os", "os._exit(3)"), tmp_path)
+
+
+def test_a_cell_that_takes_too_long_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "CELL_SECONDS", 1)
+    with pytest.raises(tool.CellFailedError, match="cell 1: took over 1 s"):
+        tool.execute(notebook("import time; time.sleep(60)"), tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two notebooks, one good and one bad."""
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "to_html", lambda book, title: f"<title>{title}</title>")
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook("print(1)"), tmp_path / "notebooks" / "01_good.ipynb")
+    nbformat.write(notebook("1 / 0"), tmp_path / "notebooks" / "02_bad.ipynb")
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in (folder / "notebooks").glob("*.ipynb")}
+
+
+def test_run_leaves_the_notebooks_alone_and_names_what_failed(project, capsys):
+    before = contents(project)
+    assert "02_bad.ipynb, cell 1: ZeroDivisionError" in tool.main(["run"])
+    assert contents(project) == before
+    assert "01_good.ipynb: 2 cells" in capsys.readouterr().out
+    assert {path.name for path in (project / "build").iterdir()} == {
+        f"0{n}.{kind}" for n in ("1_good", "2_bad") for kind in ("ipynb", "html")
+    }
+    assert "<title>A question?" in (project / "build" / "01_good.html").read_text("utf-8")
+
+
+def test_update_rewrites_good_outputs_alone_and_a_second_time_changes_nothing(project):
+    before = contents(project)
+    assert "02_bad.ipynb" in tool.main(["update"])
+    after = contents(project)
+    assert after["01_good.ipynb"] != before["01_good.ipynb"]
+    assert after["02_bad.ipynb"] == before["02_bad.ipynb"]
+    tool.main(["update"])
+    assert contents(project) == after
+
+
+def test_no_notebook_and_broken_notebooks_are_failures(project):
+    (project / "notebooks" / "02_bad.ipynb").write_text("{")
+    assert tool.main(["run"]).startswith("02_bad.ipynb: ")
+    for path in (project / "notebooks").iterdir():
+        path.unlink()
+    assert tool.main(["run"]) == "there is no notebook in notebooks/"
+
+
 def test_scrubbing_leaves_nothing_of_the_machine():
     spoiled = notebook("x")
     spoiled.metadata["user"] = "someone"
@@ -40,14 +95,18 @@ def test_scrubbing_leaves_nothing_of_the_machine():
     lines = [
         "File \x1b[32m/home/me/.venv/lib/python3.11/site-packages/torch/_tensor.py:3\x1b[0m, in f",
         "File ~/project/saetools/training.py:129, in train(x)",
-        "File C:\\Users\\me\\project\\saetools\\training.py:129",
+        "File ~/my repo/saetools/training.py:129, in train(x)",
+        "File C:\\Users\\John Smith\\project\\saetools\\training.py:129",
+        "File /usr/lib/python3.11/contextlib.py:81, in inner",
     ]
     spoiled.cells[1].outputs = [new_output("error", ename="E", evalue="v", traceback=lines)]
     clean = tool.scrub(spoiled)
     assert clean.cells[1].outputs[0].traceback == [
         "File site-packages/torch/_tensor.py:3, in f",
         "File saetools/training.py:129, in train(x)",
+        "File saetools/training.py:129, in train(x)",
         "File saetools\\training.py:129",
+        "File lib/python3.11/contextlib.py:81, in inner",
     ]
     assert set(clean.metadata) == {"kernelspec", "language_info"}
     assert clean.cells[1].metadata == {"tags": ["raises-exception"]}

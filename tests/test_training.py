@@ -13,6 +13,7 @@ from saetools import (
     batches,
     chicago_context,
     posted_penalty,
+    sparse_mixture,
     train,
 )
 
@@ -125,6 +126,78 @@ def test_an_error_that_turns_infinite_is_named():
 
     with pytest.raises(FloatingPointError, match="the squared error is not finite at step 0 "):
         train(Diverged(), X, steps=10)
+
+
+def test_a_gradient_that_is_nan_behind_a_finite_loss_is_noticed_and_dated():
+    for steps in (1, 5):
+        with pytest.raises(FloatingPointError, match=r"a gradient is not finite at step 0 "):
+            train(
+                SparseAutoencoder(seed=0),
+                X,
+                lambda out: (out.latents * 0).sum().sqrt(),
+                steps=steps,
+            )
+
+
+def test_terms_that_overflow_only_together_are_not_accused_alone():
+    model = SparseAutoencoder(output=lambda x: x, seed=0).half()
+    with pytest.raises(FloatingPointError, match="the sum of squared error and penalty is not"):
+        train(
+            model,
+            X.half() * 50 + 200,
+            lambda output: output.latents.sum() * 0 + 60_000,
+            steps=1,
+            value_range=(200, 250),
+        )
+
+
+def test_data_that_require_a_gradient_and_an_empty_looking_penalty():
+    class Penalty(nn.ModuleList):
+        def forward(self, output):
+            return output.latents.sum() * 0 + 1
+
+    x = X.clone().requires_grad_()
+    history = train(SparseAutoencoder(seed=0), x, Penalty(), steps=6, batch_size=32)
+    assert (history.penalty == 1).all()
+    assert x.grad is None
+
+
+def test_history_keeps_the_dtype_of_the_model():
+    history = train(SparseAutoencoder(seed=0).double(), X.double(), steps=2)
+    assert history.error.dtype == torch.float64
+
+
+def test_an_ambient_default_device_changes_nothing():
+    plain = SparseAutoencoder(seed=0)
+    with torch.device("meta"):
+        elsewhere = SparseAutoencoder(seed=0)
+        mixture = sparse_mixture(10)
+        batch = next(batches(X, 4, seed=0))
+    assert elsewhere.encoder[0].weight.device.type == "meta"
+    assert torch.equal(mixture.train, sparse_mixture(10).train)
+    assert torch.equal(batch, next(batches(X, 4, seed=0)))
+    with torch.device("meta"), torch.device("cpu"):
+        assert torch.equal(SparseAutoencoder(seed=0).encoder[0].weight, plain.encoder[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((X[:0], 4, 0), ValueError, r"x must have at least one row, got shape \(0, 20\)"),
+        ((X, 0, 0), ValueError, "batch_size must be at least 1, got 0"),
+        ((X, 4, 1.5), TypeError, "seed must be an int, got 1.5"),
+        ((X, 4, -1), ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_bad_batches_are_refused_at_the_call(arguments, error, message):
+    x, batch_size, seed = arguments
+    with pytest.raises(error, match=message):
+        batches(x, batch_size, seed=seed)
+
+
+def test_a_range_of_ones_own_is_held():
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 0.5\]"):
+        train(SparseAutoencoder(seed=0), X, steps=1, value_range=(0, 0.5))
 
 
 def test_the_caller_may_go_on_regardless():

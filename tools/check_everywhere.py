@@ -38,6 +38,8 @@ def main(notebooks: list[str]) -> str | None:
         )
         seconds = time.perf_counter() - start
         same = done.returncode == 0
+        if done.returncode not in (0, 1):
+            return f"pytest did not run the notebooks: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         print(f"{name}: {'same' if same else 'DIFFERS'}, {seconds:.0f} s", flush=True)
         if not same:
             failed.append(name)

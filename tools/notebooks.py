@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ CELL_SECONDS = 60
 # Sums in a fixed number of threads also come out the same every time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-PATH = re.compile(r"(?:~|[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\](?=(?:site-packages|saetools)[/\\])")
+FOLDERS = r"(?:site-packages|saetools|lib[/\\]python[0-9.]+)[/\\]"
 
 
 class CellFailedError(Exception):
@@ -62,6 +62,8 @@ def execute(notebook: Any, folder: Path, progress: Any = None) -> Any:
         client.execute()
     except CellTimeoutError as error:
         raise CellFailedError(f"cell {current}: took over {CELL_SECONDS} s") from error
+    except DeadKernelError as error:
+        raise CellFailedError(f"cell {current}: the kernel died") from error
     except CellExecutionError as error:
         raise CellFailedError(f"cell {current}: {error.ename}: {error.evalue}") from error
     for number, cell in enumerate(notebook.cells):
@@ -69,6 +71,12 @@ def execute(notebook: Any, folder: Path, progress: Any = None) -> Any:
         if "raises-exception" in cell.metadata.get("tags", []) and not raised:
             raise CellFailedError(f"cell {number}: should raise, and did not")
     return notebook
+
+
+def shorten_paths(traceback: str) -> str:
+    """File names that begin at the package, where a traceback has whole paths."""
+    # Greedy: of .../lib/python3.11/site-packages/torch/x.py, site-packages/torch/x.py stays.
+    return re.sub(rf"(?m)^(File )(?:.*[/\\\\])?(?={FOLDERS})", r"\1", traceback)
 
 
 def scrub(notebook: Any) -> Any:
@@ -87,8 +95,13 @@ def scrub(notebook: Any) -> Any:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 lines = "\n".join(output.traceback)
-                output.traceback = PATH.sub("", ANSI.sub("", lines)).split("\n")
+                output.traceback = shorten_paths(ANSI.sub("", lines)).split("\n")
     return notebook
+
+
+def title(notebook: Any) -> str:
+    """The first line of the first cell, without its mark."""
+    return "".join(notebook.cells[0].source.splitlines()[:1]).lstrip("# ") if notebook.cells else ""
 
 
 def to_html(notebook: Any, title: str) -> str:
@@ -109,9 +122,14 @@ def main(arguments: list[str]) -> str | None:
     options = parser.parse_args(arguments)
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
-    failures = []
-    for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    paths = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    failures = [] if paths else ["there is no notebook in notebooks/"]
+    for path in paths:
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (OSError, ValueError) as error:  # not there, or not JSON
+            failures.append(f"{path.name}: {error}")
+            continue
         start = time.perf_counter()
         bar = tqdm(
             total=len(notebook.cells), desc=path.name, unit="cell", leave=False, disable=None
@@ -128,10 +146,8 @@ def main(arguments: list[str]) -> str | None:
             if options.action == "update":
                 nbformat.write(scrub(notebook), path)
         nbformat.write(notebook, build / path.name)
-        (build / path.name).with_suffix(".html").write_text(
-            to_html(notebook, notebook.cells[0].source.splitlines()[0].lstrip("# ")),
-            encoding="utf-8",
-        )
+        page = (build / path.name).with_suffix(".html")
+        page.write_text(to_html(notebook, title(notebook) or path.stem), encoding="utf-8")
     return "\n".join(failures) or None
 
 

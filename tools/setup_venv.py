@@ -1,6 +1,6 @@
 """Make a virtual environment and install the project in it.
 
-Usage: python tools/setup_venv.py FOLDER
+Usage, in the project's folder: python tools/setup_venv.py FOLDER
 
 It is written for any Python 3, so that a Python that is too old can be told so in one line.
 """
@@ -26,7 +26,8 @@ def main(folder):
             "this Python has no venv module (on Debian and Ubuntu: apt install python3-venv): "
             "install it, or say make PYTHON=... with another Python"
         )
-    venv.create(folder, with_pip=True)
+    # From nothing each time: a dependency that was dropped, or another Python, takes effect too.
+    venv.create(folder, with_pip=True, clear=True, symlinks=os.name != "nt")
     python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
     print("set-up: installing into %s (a few minutes the first time)" % folder, flush=True)
     options = ["--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
