@@ -115,7 +115,7 @@ SPOILS = {
     "that nbval compares": lambda nb: first(nb, "display_data").data.update({"text/plain": "x"}),
     "broken picture": lambda nb: first(nb, "display_data").data.update({"image/png": "AAAA"}),
     "SVG figure": lambda nb: first(nb, "display_data").data.update({"image/svg+xml": "<svg/>"}),
-    "absolute path": lambda nb: first(nb, "stream").update(text='File "/home/me/x.py"'),
+    "absolute path": lambda nb: first(nb, "stream").update(text='File "/Users/me/x.py"'),
     "writes to stderr": lambda nb: first(nb, "stream").update(name="stderr"),
     "21 lines": set_source("x = 1\n" * 21),
     "semicolon": set_source("x;"),

@@ -93,7 +93,7 @@ def test_scrubbing_leaves_nothing_of_the_machine():
     spoiled.metadata["user"] = "someone"
     spoiled.cells[1].metadata.update(execution={"time": "now"}, tags=["raises-exception"])
     lines = [
-        "File \x1b[32m/home/me/.venv/lib/python3.11/site-packages/torch/_tensor.py:3\x1b[0m, in f",
+        "File \x1b[32m/Users/me/.venv/lib/python3.11/site-packages/torch/_tensor.py:3\x1b[0m, in f",
         "File ~/project/saetools/training.py:129, in train(x)",
         "File ~/my repo/saetools/training.py:129, in train(x)",
         "File C:\\Users\\John Smith\\project\\saetools\\training.py:129",

@@ -1,0 +1,330 @@
+"""The tracer: it sees every operation, and every autograd node behind it."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from saetools.gradients import advice
+from saetools.gradients.findings import Finding, Trace
+from saetools.gradients.flow import Flow
+from saetools.gradients.frames import (
+    Place,
+    called_by_compiled_code,
+    called_by_library,
+    users_frame,
+    users_place,
+)
+
+ENOUGH_ROWS = 32  # with fewer, a healthy ReLU leaves some unit without a gradient by chance
+
+_ORDER = ("cut", "zeroed", "not finite")
+_BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
+_TO_NUMBERS = {"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__complex__"}
+_WARNS = _TO_NUMBERS | {"tensor", "as_tensor", "new_tensor", "grad"}
+_VIEWS = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes that are tensors, computed
+_VALUES_UNUSED = {
+    *("size", "numel", "dim", "expand_as", "view_as", "type_as", "grad"),
+    *("register_hook", "requires_grad_", "retain_grad"),
+}
+_COMPILED = (
+    "trace_gradients cannot see inside torch.compile: trace the code before it is compiled, "
+    "or set TORCH_COMPILE_DISABLE=1"
+)
+
+
+@contextmanager
+def trace_gradients(model: nn.Module | None = None) -> Iterator[Trace]:
+    """Say where the code in the block loses a gradient.
+
+    Findings are of four kinds. "cut": an input requires a gradient and the result does not.
+    "zeroed": a gradient arrives at an operation, and nothing but zeros leaves it, for all of its
+    input or for a whole unit (the last dim, or the channels of an image) that gets a gradient on
+    32 rows or more. "not finite": a finite gradient or value goes in, NaN or infinity comes out.
+    "detached parameter": no traced loss reaches it. All but the first need a backward pass in
+    the block.
+
+    Where a backward pass was seen, cuts that do not flow into the loss stand in `aside`, and so
+    do straight-through estimators, masks, stopped gradients, and cuts into Python numbers, which
+    cannot be followed. Where none was seen, every cut is a finding, but for straight-through
+    estimators.
+
+    Values, gradients and random numbers of the traced code stay as they are, to the last bit.
+    Inside custom autograd Functions and reentrant checkpoints nothing is looked at.
+
+    Args:
+        model: its parameters are checked as well.
+
+    Yields:
+        Trace, filled when the block ends: cuts first, then the rest, each in the order of the
+        code; the same line is reported once.
+
+    Raises:
+        RuntimeError: in the block, at code that torch.compile has made, which hides what it does.
+
+    Example:
+        >>> x = torch.ones(4, requires_grad=True)
+        >>> with trace_gradients() as trace:
+        ...     frequency = (x > 0).float().mean()
+        >>> [(finding.kind, finding.op) for finding in trace.findings]
+        [('cut', 'Tensor.gt')]
+    """
+    trace = Trace()
+    tracer = _Tracer()
+    try:
+        with tracer:
+            yield trace
+    finally:
+        tracer.active = False
+        trace.findings, trace.aside = tracer.verdict(model)
+        tracer.flow = Flow()  # the hooks on a graph that lives on must not keep this one
+
+
+@dataclass
+class _Fault:
+    """A fault as it is found, before it is known whether it matters."""
+
+    kind: str
+    order: int  # of the operation
+    op: str
+    place: Place
+    share: float = 1.0
+    forward: bool = False  # not finite in value, not in gradient
+
+
+class _Tracer(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.active = True
+        self.operations = 0
+        self.faults: dict[tuple[str, int], _Fault] = {}
+        self.flow = Flow()
+        self.in_loss: set[int] = set()  # the faults, by the order of their operation, in a loss
+        self.backward: Place | None = None
+        self.reached: set[int] = set()  # ids of the leaves that a loss reaches
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run `func`, and look at what went in and what came out."""
+        del types
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling() or called_by_compiled_code():
+            raise RuntimeError(_COMPILED)
+        if func in _BACKWARD:
+            self._see_backward(args, kwargs)
+            return func(*args, **kwargs)
+        full = _resolved(func)
+        name = full.removesuffix(".__get__").rpartition(".")[-1]
+        inputs = _tensors((args, kwargs))
+        attribute = full.endswith("__get__") and name not in _VIEWS
+        if not inputs or attribute or name in _VALUES_UNUSED or name.endswith("_like"):
+            return _call(func, name, args, kwargs)
+        required = list(map(_requires_grad, inputs))
+        before = list(map(self.flow.cuts, inputs))
+        result = _call(func, name, args, kwargs)
+        outputs = _tensors(result) or ([args[0]] if name == "__setitem__" else [])
+        if outputs or name in _TO_NUMBERS:
+            fault = _Fault("cut", self.operations, advice.public_name(full), users_place())
+            self.operations += 1
+            carries = any(map(_requires_grad, outputs))
+            cuts = self.flow.join(name, inputs, required, before, outputs, carries)
+            if any(required) and not carries and not called_by_library():
+                cuts |= self._see_cut(fault, name)
+            if not all(map(_finite, outputs)) and _was_finite(args, inputs, outputs):
+                self._add(replace(fault, kind="not finite", forward=True))
+                cuts |= {fault.order}
+            for output in outputs:
+                self.flow.mark(output, cuts)
+            if carries and torch.is_grad_enabled():
+                self._watch(fault, inputs, outputs)
+        return result
+
+    def _see_cut(self, fault: _Fault, name: str) -> frozenset[int]:
+        if not torch.is_grad_enabled() and name not in _TO_NUMBERS:
+            fault = replace(fault, op="torch.no_grad")
+        if fault.op == "torch.no_grad" or name in ("detach", "detach_", "data"):
+            self.flow.explicit.add(fault.order)
+        self._add(fault)
+        return frozenset({fault.order})
+
+    def _see_backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.backward = users_place()
+        roots = _tensors(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
+        for root in roots:
+            self.in_loss |= self.flow.cuts(root)
+            if root.grad_fn is None:
+                self.reached.add(id(root))
+        for node in _nodes([root.grad_fn for root in roots], stop=lambda _: False):
+            if hasattr(node, "variable"):  # it accumulates the gradient of a leaf
+                self.reached.add(id(node.variable))
+
+    def _watch(self, fault: _Fault, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Hook the autograd nodes that an operation made, to see the backward pass there.
+
+        On the node, not on the tensor: a tensor cannot tell one of its consumers from another.
+        """
+        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, outputs)):
+            return
+        earlier = [tensor.grad_fn for tensor in inputs if all(tensor is not out for out in outputs)]
+        new = [tensor.grad_fn for tensor in outputs]
+        if any(node is not None and "CompiledFunction" in node.name() for node in earlier + new):
+            raise RuntimeError(_COMPILED)
+
+        def is_known(node: Any) -> bool:
+            known = hasattr(node, "variable") or node in earlier
+            return known or node.metadata.get("saetools") is self
+
+        for node in _nodes(new, stop=is_known):
+            node.metadata["saetools"] = self
+            node.register_hook(self._hook(fault))
+
+    def _hook(self, fault: _Fault) -> Callable[[Any, Any], None]:
+        def look(leaving: tuple[Tensor | None, ...], arriving: tuple[Tensor | None, ...]) -> None:
+            came, left = _gradients(arriving), _gradients(leaving)
+            if not self.active or not came or not left or not all(map(_finite, came)):
+                return
+            if share := _share_not_finite(left):
+                self._add(replace(fault, kind="not finite", share=share))
+            elif share := _share_zeroed(fault.op, came, left):
+                self._add(replace(fault, kind="zeroed", share=share))
+
+        return look
+
+    def _add(self, fault: _Fault) -> None:
+        key = fault.kind, fault.order
+        if key not in self.faults or fault.share > self.faults[key].share:
+            self.faults[key] = fault
+
+    def verdict(self, model: nn.Module | None) -> tuple[list[Finding], list[Finding]]:
+        """Findings, and what is set aside; each line once."""
+        groups: dict[bool, dict[tuple[str, str, Place], Finding]] = {True: {}, False: {}}
+        for fault in sorted(self.faults.values(), key=lambda f: (_ORDER.index(f.kind), f.order)):
+            on_purpose = fault.kind == "cut" and fault.order in self.flow.straight_through
+            in_value = fault.kind == "cut" or fault.forward
+            lost = in_value and self.backward is not None and fault.order not in self.in_loss
+            words = advice.STRAIGHT_THROUGH if on_purpose else advice.on(fault.kind, fault.op)
+            if fault.forward:
+                words = advice.NOT_FINITE_VALUE
+            group = groups[not (on_purpose or lost)]
+            key = fault.kind, fault.op, fault.place
+            group.setdefault(key, _finding(fault.kind, fault.op, fault.place, fault.share, words))
+        findings, aside = groups[True], groups[False]
+        detached = []
+        if model is not None and self.backward is not None:
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad and id(parameter) not in self.reached:
+                    words = advice.DETACHED
+                    detached.append(_finding("detached parameter", name, self.backward, 1.0, words))
+        left_aside = [finding for key, finding in aside.items() if key not in findings]
+        return [*findings.values(), *detached], left_aside
+
+
+@cache  # resolve_name changes the warning filters for a moment, which is slow and not unseen
+def _resolved(func: Any) -> str:
+    return resolve_name(func) or getattr(func, "__name__", "")
+
+
+def _call(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `func`; what it warns of is said of the user's line, as it is without a tracer."""
+    if name not in _WARNS:
+        return func(*args, **kwargs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = func(*args, **kwargs)
+    frame = users_frame()
+    for warning in caught:
+        warnings.warn_explicit(
+            warning.message,
+            warning.category,
+            frame.f_code.co_filename,
+            frame.f_lineno,
+            frame.f_globals.get("__name__"),
+            frame.f_globals.setdefault("__warningregistry__", {}),
+        )
+    return result
+
+
+def _finding(kind: str, op: str, place: Place, share: float, words: tuple[str, str]) -> Finding:
+    return Finding(kind, op, place.shown(), place.lineno, place.source(), *words, share)
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flatten(item)
+    elif isinstance(value, dict):
+        yield from _flatten(list(value.values()))
+    else:
+        yield value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [item for item in _flatten(value) if isinstance(item, Tensor)]
+
+
+def _nodes(start: Sequence[Any], stop: Callable[[Any], bool]) -> Iterator[Any]:
+    """The autograd nodes from `start` towards the leaves, each once, not beyond `stop`."""
+    todo, seen = list(start), set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen or stop(node):
+            continue
+        seen.add(node)
+        yield node
+        todo += [following for following, _ in node.next_functions]
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    """Whether a gradient flows through it, also where torch.func has wrapped it."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor) and not tensor.requires_grad:
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.requires_grad
+
+
+def _gradients(values: Sequence[Tensor | None]) -> list[Tensor]:
+    return [value.detach() for value in values if value is not None]
+
+
+def _finite(tensor: Tensor) -> bool:
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.layout != torch.strided:
+        return True  # its values cannot be looked at
+    # Detached, because a checkpoint counts what is saved for the backward pass.
+    return bool(tensor.detach().isfinite().all())
+
+
+def _was_finite(args: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    """Whether all that went in was finite; what was changed in place is taken to have been."""
+    numbers = (item for item in _flatten(args) if isinstance(item, float))
+    others = (tensor for tensor in inputs if all(tensor is not out for out in outputs))
+    return all(map(math.isfinite, numbers)) and all(map(_finite, others))
+
+
+def _share_not_finite(left: Sequence[Tensor]) -> float:
+    wrong = sum(int((~gradient.isfinite()).sum()) for gradient in left)
+    return wrong / sum(gradient.numel() for gradient in left) if wrong else 0.0
+
+
+def _share_zeroed(op: str, came: Sequence[Tensor], left: Sequence[Tensor]) -> float:
+    """The share of units (or of everything) at which a gradient arrives and only zeros leave."""
+    if "loss" in op or "cross_entropy" in op or not any(g.any() for g in came):
+        return 0.0  # the slope of a loss is 0 where it is best
+    if not any(g.any() for g in left):
+        return 1.0
+    alike = [g for g in left if g.shape == came[0].shape]
+    if len(came) != 1 or not alike or came[0].ndim == 0:
+        return 0.0
+    arrives, leaves = came[0] != 0, torch.stack([g != 0 for g in alike]).any(0)
+    if arrives.ndim == 1:  # one entry a unit, as in a frequency: half of a ReLU's are 0 in health
+        return float((arrives & ~leaves).float().mean()) if advice.acts_on_units(op) else 0.0
+    unit = 1 if arrives.ndim in (4, 5) else arrives.ndim - 1
+    rows = [dim for dim in range(arrives.ndim) if dim != unit]
+    lost = (arrives.sum(rows) >= ENOUGH_ROWS) & (leaves.sum(rows) == 0)
+    return float(lost.float().mean())
