@@ -159,3 +159,31 @@ def check_kept_inside(answer: Callable[[Tensor], Tensor]) -> None:
         return None
 
     _check("Exercise 2", find_mistake)
+
+
+def check_planted_faults(
+    answer: Callable[[], Mapping[str, str]], planted: Callable[[], Tensor]
+) -> None:
+    """Notebook 02, exercise 3: the operation behind each kind of fault in the loss `planted()`."""
+
+    def find_mistake() -> str | None:
+        from saetools.gradients import trace_gradients  # only this check needs the tracer
+
+        got = answer()
+        if not isinstance(got, Mapping):
+            return f"expected a dict, kind -> operation, got {type(got).__name__}."
+        with trace_gradients() as trace:
+            planted().backward()
+        for finding in trace.findings:
+            if finding.kind not in got:
+                return f"there is a fault of the kind {finding.kind!r} as well."
+            if got[finding.kind] != finding.op:
+                return (
+                    f"{finding.kind}: not {got[finding.kind]!r}. Trace it with the backward pass "
+                    "inside the block, and read the name behind 'at'."
+                )
+        if surplus := sorted(set(got) - {finding.kind for finding in trace.findings}):
+            return f"there is no fault of the kind {surplus[0]!r}."
+        return None
+
+    _check("Exercise 3", find_mistake)

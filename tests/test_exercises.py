@@ -9,6 +9,7 @@ import torch
 from saetools.exercises import (
     check_gradient_verdicts,
     check_kept_inside,
+    check_planted_faults,
     check_reaches,
     check_row_frequency,
 )
@@ -132,3 +133,26 @@ def overwrite(rho_hat):
 )
 def test_kept_inside(capsys, answer, says):
     assert says in verdict(capsys, check_kept_inside, answer)
+
+
+def planted():
+    x = torch.ones(3, requires_grad=True)
+    return x.sum() + (x > 0).float().sum() + x.floor().sum()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"cut": "Tensor.gt", "zeroed": "Tensor.floor"}, "correct."),
+        ({"cut": "Tensor.gt"}, "a fault of the kind 'zeroed' as well"),
+        ({"cut": "Tensor.sum", "zeroed": "Tensor.floor"}, "cut: not 'Tensor.sum'"),
+        (
+            {"cut": "Tensor.gt", "zeroed": "Tensor.floor", "not finite": "Tensor.log"},
+            "there is no fault of the kind 'not finite'",
+        ),
+        (["Tensor.gt"], "expected a dict, kind -> operation, got list"),
+    ],
+)
+def test_planted_faults(capsys, answer, says):
+    assert says in verdict(capsys, check_planted_faults, lambda: answer, planted)
+    assert "not answered yet" in verdict(capsys, check_planted_faults, not_answered, planted)

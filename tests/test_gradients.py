@@ -8,9 +8,12 @@ import os
 import re
 import tempfile
 import warnings
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from torch import nn
 
 from saetools import PostedAutoencoder, SparseAutoencoder, chicago_context, posted_penalty
@@ -294,7 +297,9 @@ def test_each_fault_is_found_where_it_is_and_nothing_else_is(name, where, tmp_pa
     assert marks
     assert sorted(summary(trace.findings)) == sorted(marks), str(trace)
     for finding in trace.findings:
-        expected = "notebook cell" if where == "cell" else os.path.relpath(filename)
+        expected = (
+            "notebook cell" if where == "cell" else Path(os.path.relpath(filename)).as_posix()
+        )
         assert finding.filename == expected
         assert finding.reason
         assert finding.advice
@@ -315,6 +320,20 @@ def test_without_a_backward_pass_every_cut_is_a_finding(name, tmp_path):
 def test_healthy_code_is_not_accused(name, tmp_path):
     trace, _ = run(HEALTHY[name], place("file", tmp_path))
     assert trace.findings == [], str(trace)
+
+
+def test_a_cell_of_a_real_notebook_is_named_by_its_line(tmp_path):
+    cell = """import torch
+from saetools.gradients import trace_gradients
+x = torch.ones(3, requires_grad=True)
+with trace_gradients() as trace:
+    y = x + 1
+    z = (y > 0).sum()
+print([(f.filename, f.lineno, f.source) for f in trace.findings])"""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in ("1", cell)])
+    NotebookClient(book, extra_arguments=["--log-level=ERROR"]).execute(cwd=tmp_path)
+    [output] = book.cells[1].outputs
+    assert output.text == "[('notebook cell', 6, 'z = (y > 0).sum()')]\n"
 
 
 def test_straight_through_is_called_by_its_name(tmp_path):

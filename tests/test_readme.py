@@ -9,7 +9,7 @@ from notebook_tools import NOTEBOOKS, ROOT
 from saetools import chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIX, USE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:2]
+FIX, USE, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -39,6 +39,11 @@ def test_initialisation_alone_is_exact_at_the_start():
     pre = layer(inputs)
     assert (pre > 0).float().mean(0).tolist() == pytest.approx([0.2] * 3, abs=0.002)
     assert pre.std(0).tolist() == pytest.approx([1] * 3, rel=1e-4)
+
+
+def test_the_trace_is_what_the_readme_says(capsys):
+    exec("import torch\n" + TRACE, {})
+    assert "1 finding(s), 0 set aside\n1. cut at Tensor.gt" in capsys.readouterr().out
 
 
 def test_links_and_map_are_complete():

@@ -39,7 +39,7 @@ class Place(NamedTuple):
         if f"ipykernel_{os.getpid()}" in self.filename or self.filename.startswith("<ipython"):
             return "notebook cell"
         try:
-            return os.path.relpath(self.filename)
+            return Path(os.path.relpath(self.filename)).as_posix()
         except ValueError:  # on another drive
             return self.filename
 

@@ -229,7 +229,7 @@ class _Tracer(TorchFunctionMode):
 
 @cache  # resolve_name changes the warning filters for a moment, which is slow and not unseen
 def _resolved(func: Any) -> str:
-    return resolve_name(func) or getattr(func, "__name__", "")
+    return str(resolve_name(func) or getattr(func, "__name__", ""))
 
 
 def _call(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
