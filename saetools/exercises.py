@@ -180,7 +180,7 @@ def check_planted_faults(
             if got[finding.kind] != finding.op:
                 return (
                     f"{finding.kind}: not {got[finding.kind]!r}. Trace it with the backward pass "
-                    "inside the block, and read the name behind 'at'."
+                    "inside the block, and give the full name that is printed after 'at'."
                 )
         if surplus := sorted(set(got) - {finding.kind for finding in trace.findings}):
             return f"there is no fault of the kind {surplus[0]!r}."

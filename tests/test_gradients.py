@@ -384,7 +384,7 @@ def test_the_share_says_how_many_units_are_dead():
     with trace_gradients() as trace:
         torch.relu(x + torch.tensor([0.0, -99, -99, 0])).sum().backward()
     assert [f.share for f in trace.findings] == [0.5]
-    assert "(50 % of it)" in str(trace)
+    assert "(50 % of its entries or units)" in str(trace)
 
 
 def training(steps, traced):

@@ -50,7 +50,7 @@ def faults(notebook, number):
 
 def code_faults(cell, tags):
     lines = cell.source.splitlines()
-    if len(lines) > 20 and "imports" not in tags:
+    if len(lines) > 20:
         yield f"{len(lines)} lines"
     if "print(" in cell.source and "def " not in cell.source and not cell.outputs:
         yield "prints, and has no output"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LinearLR
 
 from saetools import (
     PostedAutoencoder,
@@ -42,7 +43,7 @@ def posted(seed: int, x: Tensor) -> nn.Module:
 def unpenalised(seed: int, x: Tensor) -> nn.Module:
     """The network with a sigmoid output, without a penalty: what sparsity costs is seen from it."""
     model = SparseAutoencoder(seed=seed)
-    train(model, x, steps=1000, seed=seed)
+    train(model, x, steps=1000, seed=seed, scheduler=lambda a: LinearLR(a, 1.0, 0.0, 1000))
     return model
 
 

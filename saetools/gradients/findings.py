@@ -17,7 +17,7 @@ class Finding:
     share: float = 1.0  # of the entries, or of the units, concerned
 
     def __str__(self) -> str:
-        part = "" if self.share == 1 else f" ({100 * self.share:.2g} % of it)"
+        part = "" if self.share == 1 else f" ({100 * self.share:.2g} % of its entries or units)"
         return (
             f"{self.kind} at {self.op}, {self.filename}, line {self.lineno}{part}\n"
             f"       {self.source}\n   why: {self.reason}\n   instead: {self.advice}"
