@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+import torch.utils.checkpoint
 from nbclient import NotebookClient
 from torch import nn
 
@@ -81,6 +82,14 @@ FAULTS = {
     "two cuts": """
         first = (pre > 0).float().mean()  #! cut Tensor.gt
         loss = error + first + pre.detach().mean()  #! cut Tensor.detach""",
+    "the index beside a value": """
+        values, where = pre.max(1)
+        loss = error + values.mean()
+        loss = loss + pre.max(1)[1].float().mean()  #! cut Tensor.max""",
+    "a gradient penalty without create_graph": """
+        points = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad((points @ w).sum(), points)  #! cut torch.autograd.grad
+        loss = error + (slope.norm(dim=1) - 1).square().mean()""",
     "requires_grad_ by hand": """
         rate = (pre > 0).float().mean(0).requires_grad_()  #! cut Tensor.gt
         loss = error + rate.sum()""",
@@ -90,7 +99,7 @@ FAULTS = {
         failed = True""",
     # zeroed
     "clamp of dead units": """
-        rate = pre.clamp(0, 1).mean(0) * torch.tensor([0.0, 1, 1, 1])
+        rate = (pre.clamp(0, 1) * torch.tensor([0.0, 1, 1, 1])).mean(0)
         loss = error + rate.clamp(0.001, 0.999).log().sum()  #! zeroed Tensor.clamp""",
     "round": "loss = error + pre.round().mean()  #! zeroed Tensor.round",
     "floor": "loss = error + torch.floor(pre).mean()  #! zeroed torch.floor",
@@ -106,7 +115,7 @@ FAULTS = {
         rate[2] = 0.001  #! zeroed Tensor.__setitem__
         loss = error + rate.log().sum()""",
     "masked out": """
-        mask = torch.zeros(64, 4)
+        mask = torch.zeros(64, 4, dtype=torch.bool)
         loss = error + (pre * mask).mean()  #! zeroed Tensor.mul""",
     "masked_fill of everything": """
         mask = torch.ones(64, 4, dtype=torch.bool)
@@ -245,6 +254,54 @@ HEALTHY = {
     "weights loaded, inputs compared": """
         labels = (x.sum(1) > 0).long()
         loss = F.cross_entropy(pre, labels)""",
+    "detached and started anew, as in a gradient penalty": """
+        fake = torch.tanh(pre).detach().requires_grad_()
+        (slope,) = torch.autograd.grad((fake @ w).sum(), fake, create_graph=True)
+        loss = ((slope.norm(dim=1) - 1) ** 2).mean() + (fake @ w).mean()""",
+    "a target of one number": """
+        target = 1 + 0.9 * pre.mean().detach()
+        loss = (target - pre[0].mean()).square()""",
+    "log-sum-exp by hand": """
+        values = pre[0]
+        top = values.max().detach()
+        loss = top + (values - top).exp().sum().log()""",
+    "recurrent network by hand, states at 0": """
+        state = torch.zeros(64, 4)
+        loss = (torch.sigmoid(pre) * state + (state @ w).tanh() + pre).square().mean()""",
+    "LoRA and a weight of 0": """
+        a, b = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.zeros(2, 4))
+        loss = (pre + pre @ a @ b).square().mean() + 0.0 * pre.abs().mean()""",
+    "clipped ratios and hinges, a number a row": """
+        ratio = pre.mean(1).exp()
+        hinge = (1 - pre[:, 0]).clamp(min=0)
+        loss = torch.min(ratio, ratio.clamp(0.8, 1.2)).mean() + hinge.mean()""",
+    "writes made from what they overwrite": """
+        y = pre * 1
+        y[:, 0] += 1
+        y[:, 1] = torch.sigmoid(y[:, 1])
+        loss = y.square().mean()""",
+    "losses of some rows left out": """
+        each = pre.square().mean(1)
+        each[x[:, 0] > 0] = 0
+        loss = each.mean()""",
+    "infinite constants": """
+        start = torch.full((4,), float("-inf"))
+        start[0] = 0.0
+        bias = torch.log(torch.tril(torch.ones(4, 4)))
+        loss = (start + pre).logsumexp(1).mean() + (pre[:4] + bias).softmax(1).square().mean()""",
+    "straight-through, a slope of half the size": """
+        soft = torch.sigmoid(pre)
+        loss = error + ((pre > 0).float() + 0.5 * (soft - soft.detach())).mean()""",
+    "sparse gradients": """
+        rows = torch.tensor([0, 1])
+        loss = nn.Embedding(5, 3, sparse=True)(rows).square().sum()""",
+    "a lazy layer": "loss = nn.LazyLinear(3)(pre).square().mean()",
+    "nothing selected": "loss = pre[pre > 1e9].sum() + error",
+    "a tracer inside": """
+        from saetools.gradients import trace_gradients
+        with trace_gradients():
+            loss = torch.relu(pre).square().mean()
+            loss.backward(retain_graph=True)""",
     "attribute access": """
         facts = (pre.is_leaf, pre.requires_grad, pre.shape, pre.grad_fn, len(pre), w.grad)
         text = f"{pre.ndim} {pre.device}"
@@ -377,6 +434,33 @@ def test_parameters_that_no_loss_reaches_are_named():
         ("detached parameter", "lost.weight"),
         ("detached parameter", "lost.bias"),
     ]
+
+
+def test_a_reentrant_checkpoint_hides_what_it_reaches_and_is_not_accused():
+    model = nn.Linear(3, 3)
+    x = torch.randn(4, 3, requires_grad=True)
+    with trace_gradients(model) as trace:
+        torch.utils.checkpoint.checkpoint(model, x, use_reentrant=True).sum().backward()
+    assert trace.findings == []
+
+
+def test_a_long_sum_is_not_slow_to_follow():
+    x = torch.ones(2, requires_grad=True)
+    with trace_gradients() as trace:
+        total = x * 1
+        for _ in range(1500):
+            total = total + x * 1
+        total.sum().backward()
+    assert trace.findings == []
+    assert x.grad.tolist() == [1501, 1501]
+
+
+def test_reach_works_under_no_grad_and_with_sparse_gradients():
+    table = nn.Embedding(5, 3, sparse=True)
+    term = table(torch.tensor([0, 1])).square().sum()
+    with torch.no_grad():
+        reach = gradient_reach({"term": term}, table)
+    assert reach["term"]["weight"] > 0
 
 
 def test_the_share_says_how_many_units_are_dead():
@@ -516,7 +600,7 @@ def test_reach_prints_and_renders():
             {"a": torch.ones(2)},
             [torch.ones(1, requires_grad=True)],
             ValueError,
-            r"scalar, got shape \(2,",
+            r"real scalar, got torch.float32, shape",
         ),
         ({"a": torch.ones(())}, [torch.ones(1)], ValueError, "requires a gradient, got none"),
     ],

@@ -11,7 +11,7 @@ _CUTS = {
         "a comparison gives True or False, which have no slope",
         SURROGATE,
     ),
-    "argmax argmin argsort searchsorted bucketize nonzero": (
+    "argmax argmin argsort searchsorted bucketize nonzero max min sort topk median mode kthvalue": (
         "an index has no slope",
         "use softmax weights in place of the index, or the value in place of its position",
     ),
@@ -31,6 +31,10 @@ _CUTS = {
     "tensor as_tensor new_tensor": (
         "a new tensor is made from the values alone",
         KEEP_TENSORS,
+    ),
+    "grad": (
+        "a gradient carries no gradient of its own, unless it is asked to",
+        "pass create_graph=True to torch.autograd.grad",
     ),
     "no_grad": (
         "gradients are not recorded here (torch.no_grad or inference mode)",
@@ -114,9 +118,14 @@ def on(kind: str, op: str) -> tuple[str, str]:
     return next(entries, _OTHERS[kind])
 
 
-def acts_on_units(op: str) -> bool:
-    """Whether an entry that it silences is a fault by itself: one overwritten or cut off."""
-    return on("zeroed", op) in (on("zeroed", "clamp"), on("zeroed", "__setitem__"))
+def can_be_flat(name: str) -> bool:
+    """Whether an operation, by its bare name, is one of those whose slope is 0 somewhere."""
+    return any(name in names.split() for names in _ZEROS)
+
+
+def is_a_mask(name: str) -> bool:
+    """Whether it is flat only where another of its inputs says so."""
+    return on("zeroed", name) == on("zeroed", "where")
 
 
 def public_name(name: str) -> str:

@@ -11,8 +11,21 @@ _SIGNS = {
     **dict.fromkeys(("sub", "sub_", "subtract"), (1, -1)),
     **dict.fromkeys(("rsub", "__rsub__"), (-1, 1)),
 }
-_JOINING = {*_SIGNS, "stack", "cat", "concat", "hstack", "vstack", "__setitem__", "copy_"}
+_JOINING = {
+    *_SIGNS,
+    "stack",
+    "cat",
+    "concat",
+    "hstack",
+    "vstack",
+    "__setitem__",
+    "copy_",
+    "lerp",
+    "addcmul",
+}
 _DETACHES = ("detach", "data")
+_SCALES = ("mul", "__rmul__", "div", "neg", "view", "reshape", "to", "float")
+_MOST_TERMS = 64  # of a sum that is followed; a straight-through estimator has three
 
 Cuts = frozenset[int]
 NONE: Cuts = frozenset()
@@ -28,7 +41,9 @@ class Flow:
 
     def __init__(self) -> None:
         self.explicit: set[int] = set()  # cuts by detach, .data or no_grad
+        self.stopped: set[int] = set()  # of these, those that are stopped gradients
         self.straight_through: set[int] = set()
+        self._slopes: Any = WeakIdKeyDictionary()  # tensors that are 0 and carry a gradient
         self._cuts: Any = WeakIdKeyDictionary()  # tensor -> the cuts in its value
         self._sums: Any = WeakIdKeyDictionary()  # tensor -> the terms of the sum that it is
         self._values = 0
@@ -64,16 +79,19 @@ class Flow:
             carries: whether any of that carries a gradient.
         """
         live, dead = NONE, NONE
-        for cuts, has_gradient in zip(before, required, strict=True):
+        for tensor, cuts, has_gradient in zip(inputs, before, required, strict=True):
+            if has_gradient and cuts & self.explicit and tensor.is_leaf:
+                cuts -= self.explicit  # detach().requires_grad_() starts anew, and says so
             live, dead = (live | cuts, dead) if has_gradient else (live, dead | cuts)
+        live, dead = live - self.stopped, dead - self.stopped
         if self._is_straight_through(op, inputs, outputs):
             self.straight_through |= live | dead
             return NONE
         if carries and op not in _JOINING:
             return live
-        if carries and outputs[0].numel() > 1:
-            return live | (dead - self.explicit)
-        return live | dead
+        if carries and (outputs[0].numel() > 1 or _SIGNS.get(op, (1, 1)) != (1, 1)):
+            self.stopped |= dead & self.explicit
+        return live | (dead - self.stopped)
 
     def _terms(self, tensor: Tensor) -> dict[tuple[int, bool], int]:
         """`tensor` as a sum: (which value, whether its gradient flows) -> how many times."""
@@ -94,14 +112,22 @@ class Flow:
             terms = self._terms(inputs[0])
             self._sums[outputs[0]] = {(value, False): times for (value, _), times in terms.items()}
             return False
+        if op in _SCALES and any(tensor in self._slopes for tensor in inputs):
+            self._slopes[outputs[0]] = True
+            return False
         if op not in _SIGNS or len(inputs) != 2 or inputs[0].shape != inputs[1].shape:
             return False
+        if any(tensor in self._slopes for tensor in inputs):
+            return True
         total: dict[tuple[int, bool], int] = {}
         for tensor, sign in zip(inputs, _SIGNS[op], strict=True):
             for term, times in self._terms(tensor).items():
                 total[term] = total.get(term, 0) + sign * times
+        total = {term: times for term, times in total.items() if times}
+        if len(total) > _MOST_TERMS:
+            return False
         self._sums[outputs[0]] = total
-        return any(
-            flows and times != 0 and total.get((value, False)) == -times
-            for (value, flows), times in total.items()
-        )
+        pairs = [v for (v, flows), n in total.items() if flows and total.get((v, False)) == -n]
+        if pairs and len(total) == 2 * len(pairs):
+            self._slopes[outputs[0]] = True
+        return bool(pairs)

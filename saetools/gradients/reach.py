@@ -83,16 +83,18 @@ def gradient_reach(
     for name, term in terms.items():
         if not isinstance(term, Tensor):
             raise TypeError(f"terms[{name!r}] must be a tensor, got {type(term).__name__}")
-        if term.numel() != 1:
-            raise ValueError(f"terms[{name!r}] must be a scalar, got shape {tuple(term.shape)}")
+        if term.numel() != 1 or term.is_complex():
+            shape = f"{term.dtype}, shape {tuple(term.shape)}"
+            raise ValueError(f"terms[{name!r}] must be a real scalar, got {shape}")
     return Reach({name: _reach(term, named) for name, term in terms.items()})
 
 
 def _reach(term: Tensor, named: Mapping[str, Tensor]) -> dict[str, Cell]:
     if not term.requires_grad:
         return dict.fromkeys(named, NO_PATH)
+    one = torch.ones_like(term)  # not term.sum(), which has no graph under no_grad
     gradients = torch.autograd.grad(
-        term.sum(), list(named.values()), retain_graph=True, allow_unused=True
+        term, list(named.values()), one, retain_graph=True, allow_unused=True
     )
     return {name: _judge(g) for name, g in zip(named, gradients, strict=True)}
 
@@ -100,6 +102,8 @@ def _reach(term: Tensor, named: Mapping[str, Tensor]) -> dict[str, Cell]:
 def _judge(gradient: Tensor | None) -> Cell:
     if gradient is None:
         return NO_PATH
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
     if not gradient.isfinite().all():
         return NOT_FINITE
     return gradient.double().norm().item() if gradient.any() else ZERO

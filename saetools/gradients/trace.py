@@ -45,9 +45,10 @@ def trace_gradients(model: nn.Module | None = None) -> Iterator[Trace]:
     """Say where the code in the block loses a gradient.
 
     Findings are of four kinds. "cut": an input requires a gradient and the result does not.
-    "zeroed": a gradient arrives at an operation, and nothing but zeros leaves it, for all of its
-    input or for a whole unit (the last dim, or the channels of an image) that gets a gradient on
-    32 rows or more. "not finite": a finite gradient or value goes in, NaN or infinity comes out.
+    "zeroed": a gradient arrives at an operation that can be flat (a clamp, a rounding, a ReLU, a
+    sigmoid, a write, a mask), and nothing but zeros leaves it, for all of its input or for a unit
+    (the last dim, or the channels of an image) that gets a gradient on 32 rows or more. "not
+    finite": a finite gradient or value goes in, NaN or infinity comes out.
     "detached parameter": no traced loss reaches it. All but the first need a backward pass in
     the block.
 
@@ -56,8 +57,10 @@ def trace_gradients(model: nn.Module | None = None) -> Iterator[Trace]:
     cannot be followed. Where none was seen, every cut is a finding, but for straight-through
     estimators.
 
-    Values, gradients and random numbers of the traced code stay as they are, to the last bit.
-    Inside custom autograd Functions and reentrant checkpoints nothing is looked at.
+    Values, gradients and random numbers of the traced code stay as they are, to the last bit,
+    but for transformer layers in evaluation mode, which torch computes another way while any such
+    mode is on. Other threads are not seen. Inside custom autograd Functions and
+    reentrant checkpoints nothing is looked at.
 
     Args:
         model: its parameters are checked as well.
@@ -97,6 +100,8 @@ class _Fault:
     place: Place
     share: float = 1.0
     forward: bool = False  # not finite in value, not in gradient
+    quiet: bool = False  # of no interest but where it flows into the loss
+    units: str = ""  # what a zero gradient is a fault of: "all" of it, each "unit", each "entry"
 
 
 class _Tracer(TorchFunctionMode):
@@ -109,6 +114,7 @@ class _Tracer(TorchFunctionMode):
         self.in_loss: set[int] = set()  # the faults, by the order of their operation, in a loss
         self.backward: Place | None = None
         self.reached: set[int] = set()  # ids of the leaves that a loss reaches
+        self.sees_all = True  # no reentrant checkpoint, which hides the leaves that it reaches
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -120,7 +126,11 @@ class _Tracer(TorchFunctionMode):
             raise RuntimeError(_COMPILED)
         if func in _BACKWARD:
             self._see_backward(args, kwargs)
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            for gradient in _tensors(result):
+                if not gradient.requires_grad:  # a finding only where the loss is made from it
+                    self._see_quiet_cut("torch.autograd.grad", gradient)
+            return result
         full = _resolved(func)
         name = full.removesuffix(".__get__").rpartition(".")[-1]
         inputs = _tensors((args, kwargs))
@@ -129,23 +139,44 @@ class _Tracer(TorchFunctionMode):
             return _call(func, name, args, kwargs)
         required = list(map(_requires_grad, inputs))
         before = list(map(self.flow.cuts, inputs))
+        in_place = name == "__setitem__" or name.endswith("_")
+        with torch._C.DisableTorchFunction():
+            finite = not in_place or all(map(_finite, inputs))
         result = _call(func, name, args, kwargs)
         outputs = _tensors(result) or ([args[0]] if name == "__setitem__" else [])
         if outputs or name in _TO_NUMBERS:
-            fault = _Fault("cut", self.operations, advice.public_name(full), users_place())
-            self.operations += 1
-            carries = any(map(_requires_grad, outputs))
-            cuts = self.flow.join(name, inputs, required, before, outputs, carries)
-            if any(required) and not carries and not called_by_library():
-                cuts |= self._see_cut(fault, name)
-            if not all(map(_finite, outputs)) and _was_finite(args, inputs, outputs):
-                self._add(replace(fault, kind="not finite", forward=True))
-                cuts |= {fault.order}
-            for output in outputs:
-                self.flow.mark(output, cuts)
-            if carries and torch.is_grad_enabled():
-                self._watch(fault, inputs, outputs)
+            with torch._C.DisableTorchFunction():  # what we look at is not traced by another tracer
+                self._see(full, name, args, inputs, required, before, finite, outputs)
         return result
+
+    def _see(
+        self,
+        full: str,
+        name: str,
+        args: tuple[Any, ...],
+        inputs: Sequence[Tensor],
+        required: Sequence[bool],
+        before: Sequence[frozenset[int]],
+        finite: bool,
+        outputs: Sequence[Tensor],
+    ) -> None:
+        fault = _Fault("cut", self.operations, advice.public_name(full), users_place())
+        self.operations += 1
+        carries = any(map(_requires_grad, outputs))
+        cuts = self.flow.join(name, inputs, required, before, outputs, carries)
+        if any(required) and not carries and not called_by_library():
+            cuts |= self._see_cut(fault, name)
+        appears = finite and not all(map(_finite, outputs)) and _was_finite(args, inputs, outputs)
+        if appears and (carries or any(map(_has_nan, outputs))):  # a constant -inf is a mask
+            self._add(replace(fault, kind="not finite", forward=True))
+            cuts |= {fault.order}
+        for output in outputs:
+            self.flow.mark(output, cuts)
+            if carries and any(required) and not output.is_floating_point():  # an index
+                self._see_quiet_cut(fault.op, output)
+        if carries and torch.is_grad_enabled():
+            fault.units = _units(name, args, inputs)
+            self._watch(fault, inputs, outputs)
 
     def _see_cut(self, fault: _Fault, name: str) -> frozenset[int]:
         if not torch.is_grad_enabled() and name not in _TO_NUMBERS:
@@ -155,16 +186,23 @@ class _Tracer(TorchFunctionMode):
         self._add(fault)
         return frozenset({fault.order})
 
+    def _see_quiet_cut(self, op: str, output: Tensor) -> None:
+        fault = _Fault("cut", self.operations, op, users_place(), quiet=True)
+        self.operations += 1
+        self._add(fault)
+        self.flow.explicit.add(fault.order)
+        self.flow.mark(output, self.flow.cuts(output) | {fault.order})
+
     def _see_backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.backward = users_place()
         roots = _tensors(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
         for root in roots:
             self.in_loss |= self.flow.cuts(root)
-            if root.grad_fn is None:
-                self.reached.add(id(root))
+            self.reached.add(id(root))
         for node in _nodes([root.grad_fn for root in roots], stop=lambda _: False):
             if hasattr(node, "variable"):  # it accumulates the gradient of a leaf
                 self.reached.add(id(node.variable))
+            self.sees_all &= "CheckpointFunction" not in node.name()
 
     def _watch(self, fault: _Fault, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Hook the autograd nodes that an operation made, to see the backward pass there.
@@ -173,8 +211,8 @@ class _Tracer(TorchFunctionMode):
         """
         if any(map(torch._C._functorch.is_functorch_wrapped_tensor, outputs)):
             return
-        earlier = [tensor.grad_fn for tensor in inputs if all(tensor is not out for out in outputs)]
-        new = [tensor.grad_fn for tensor in outputs]
+        earlier = [_grad_fn(tensor) for tensor in inputs if all(tensor is not t for t in outputs)]
+        new = list(map(_grad_fn, outputs))
         if any(node is not None and "CompiledFunction" in node.name() for node in earlier + new):
             raise RuntimeError(_COMPILED)
 
@@ -189,11 +227,14 @@ class _Tracer(TorchFunctionMode):
     def _hook(self, fault: _Fault) -> Callable[[Any, Any], None]:
         def look(leaving: tuple[Tensor | None, ...], arriving: tuple[Tensor | None, ...]) -> None:
             came, left = _gradients(arriving), _gradients(leaving)
-            if not self.active or not came or not left or not all(map(_finite, came)):
+            readable = all(map(_is_readable, came + left))
+            if not self.active or not came or not left or not readable:
+                return
+            if not all(map(_finite, came)):
                 return
             if share := _share_not_finite(left):
                 self._add(replace(fault, kind="not finite", share=share))
-            elif share := _share_zeroed(fault.op, came, left):
+            elif share := _share_zeroed(fault.units, came, left):
                 self._add(replace(fault, kind="zeroed", share=share))
 
         return look
@@ -210,6 +251,8 @@ class _Tracer(TorchFunctionMode):
             on_purpose = fault.kind == "cut" and fault.order in self.flow.straight_through
             in_value = fault.kind == "cut" or fault.forward
             lost = in_value and self.backward is not None and fault.order not in self.in_loss
+            if fault.quiet and fault.order not in self.in_loss:
+                continue
             words = advice.STRAIGHT_THROUGH if on_purpose else advice.on(fault.kind, fault.op)
             if fault.forward:
                 words = advice.NOT_FINITE_VALUE
@@ -218,7 +261,7 @@ class _Tracer(TorchFunctionMode):
             group.setdefault(key, _finding(fault.kind, fault.op, fault.place, fault.share, words))
         findings, aside = groups[True], groups[False]
         detached = []
-        if model is not None and self.backward is not None:
+        if model is not None and self.backward is not None and self.sees_all:
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad and id(parameter) not in self.reached:
                     words = advice.DETACHED
@@ -289,15 +332,35 @@ def _requires_grad(tensor: Tensor) -> bool:
     return tensor.requires_grad
 
 
+def _grad_fn(tensor: Tensor) -> Any:
+    try:
+        return tensor.grad_fn
+    except RuntimeError:  # a view from a no_grad block whose base was written to has none to tell
+        return None
+
+
 def _gradients(values: Sequence[Tensor | None]) -> list[Tensor]:
     return [value.detach() for value in values if value is not None]
 
 
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether its values can be looked at: a plain tensor, with values, in a usual dtype."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized)
+        and (tensor.dtype.itemsize > 1 or not tensor.is_floating_point())
+    )
+
+
 def _finite(tensor: Tensor) -> bool:
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.layout != torch.strided:
-        return True  # its values cannot be looked at
     # Detached, because a checkpoint counts what is saved for the backward pass.
-    return bool(tensor.detach().isfinite().all())
+    return not _is_readable(tensor) or bool(tensor.detach().isfinite().all())
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return _is_readable(tensor) and bool(tensor.detach().isnan().any())
 
 
 def _was_finite(args: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
@@ -312,18 +375,43 @@ def _share_not_finite(left: Sequence[Tensor]) -> float:
     return wrong / sum(gradient.numel() for gradient in left) if wrong else 0.0
 
 
-def _share_zeroed(op: str, came: Sequence[Tensor], left: Sequence[Tensor]) -> float:
+def _units(name: str, args: tuple[Any, ...], inputs: Sequence[Tensor]) -> str:
+    """What must get a gradient here: "all" (anything at all), each "unit", each "entry", or ""."""
+    if not advice.can_be_flat(name):
+        return ""  # elsewhere a zero is what the numbers are: a factor of 0, a loss at its best
+    if advice.is_a_mask(name):
+        is_mask = "where" in name or "mask" in name or any(t.dtype == torch.bool for t in inputs)
+        return "all" if is_mask else ""
+    if name == "__setitem__" and any(tensor.requires_grad for tensor in _tensors(args[2:])):
+        return ""  # what is written may be made from what it overwrites
+    if inputs[0].ndim == 1:
+        return "entry" if _averages_over_rows(_grad_fn(inputs[0])) else "all"
+    return "all" if name == "__setitem__" else "unit"
+
+
+def _averages_over_rows(node: Any) -> bool:
+    """Whether a vector is one number a unit: a sum or mean over dim 0, a few steps ago."""
+    for _ in range(4):
+        if node is None or hasattr(node, "variable"):
+            return False
+        if node.name() in ("MeanBackward1", "SumBackward1"):
+            return 0 in node._saved_dim
+        node = node.next_functions[0][0] if node.next_functions else None
+    return False
+
+
+def _share_zeroed(units: str, came: Sequence[Tensor], left: Sequence[Tensor]) -> float:
     """The share of units (or of everything) at which a gradient arrives and only zeros leave."""
-    if "loss" in op or "cross_entropy" in op or not any(g.any() for g in came):
-        return 0.0  # the slope of a loss is 0 where it is best
+    if not units or not any(g.any() for g in came) or not any(g.numel() for g in left):
+        return 0.0
     if not any(g.any() for g in left):
         return 1.0
     alike = [g for g in left if g.shape == came[0].shape]
-    if len(came) != 1 or not alike or came[0].ndim == 0:
+    if units == "all" or len(came) != 1 or not alike or came[0].ndim == 0:
         return 0.0
     arrives, leaves = came[0] != 0, torch.stack([g != 0 for g in alike]).any(0)
-    if arrives.ndim == 1:  # one entry a unit, as in a frequency: half of a ReLU's are 0 in health
-        return float((arrives & ~leaves).float().mean()) if advice.acts_on_units(op) else 0.0
+    if units == "entry":
+        return float((arrives & ~leaves).float().mean())
     unit = 1 if arrives.ndim in (4, 5) else arrives.ndim - 1
     rows = [dim for dim in range(arrives.ndim) if dim != unit]
     lost = (arrives.sum(rows) >= ENOUGH_ROWS) & (leaves.sum(rows) == 0)
