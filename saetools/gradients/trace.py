@@ -172,7 +172,8 @@ class _Tracer(TorchFunctionMode):
             cuts |= {fault.order}
         for output in outputs:
             self.flow.mark(output, cuts)
-            if carries and any(required) and not output.is_floating_point():  # an index
+            is_index = not (output.is_floating_point() or output.is_complex())
+            if carries and any(required) and is_index:  # beside a value, as max() returns it
                 self._see_quiet_cut(fault.op, output)
         if carries and torch.is_grad_enabled():
             fault.units = _units(name, args, inputs)
