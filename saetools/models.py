@@ -63,7 +63,7 @@ class SparseAutoencoder(nn.Module):
         with _seeded(seed):
             self.encoder = _linear_layers(self.sizes)
             self.decoder = _linear_layers(self.sizes[::-1])
-        self.to(torch.get_default_device())
+        self.to(torch.empty(0).device)  # the default device, be it set globally or by a block
 
     def encode(self, x: Tensor) -> Tensor:
         """Pre-activations (..., B, L) of the code for x (..., B, D)."""

@@ -36,7 +36,7 @@ def main(folder: str) -> str | None:
     if subprocess.call(install + pins) != 0:
         return "the lowest versions do not install together"
     # An old matplotlib meets a new pyparsing here, and the like: their warnings are not ours.
-    quiet = ["-W", "ignore::DeprecationWarning"]
+    quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning"]
     tests = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", *quiet]
     if subprocess.call(tests, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}) != 0:
         return "the tests fail with the lowest versions"
