@@ -4,8 +4,17 @@
 """
 
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
+from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.forum_post import PostedAutoencoder, posted_penalty
-from saetools.frequency import activation_frequency
+from saetools.frequency import (
+    activation_frequency,
+    smooth,
+    soft_frequency,
+    soft_frequency_logits,
+    step_frequency,
+    straight_through_frequency,
+)
+from saetools.init import initialise_for_frequency_, target_frequency_, unit_spread_
 from saetools.metrics import (
     Evaluation,
     FrequencyMeter,
@@ -16,11 +25,19 @@ from saetools.metrics import (
     l0,
 )
 from saetools.models import Output, SparseAutoencoder
-from saetools.penalties import bernoulli_kl
+from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits
+from saetools.soft_steps import (
+    gaussian_step,
+    hard_sigmoid_step,
+    rectangle_step,
+    tanh_step,
+    triangle_step,
+)
 from saetools.training import History, batches, train
 
 __all__ = [
     "ChicagoContext",
+    "EnsembleHistory",
     "Evaluation",
     "FrequencyMeter",
     "History",
@@ -31,14 +48,29 @@ __all__ = [
     "activation_frequency",
     "batches",
     "bernoulli_kl",
+    "bernoulli_kl_with_logits",
     "chicago_context",
     "dead_latents",
     "dense_latents",
     "evaluate",
     "fvu",
+    "gaussian_step",
+    "hard_sigmoid_step",
+    "initialise_for_frequency_",
     "l0",
     "posted_penalty",
+    "rectangle_step",
+    "smooth",
+    "soft_frequency",
+    "soft_frequency_logits",
     "sparse_mixture",
+    "step_frequency",
+    "straight_through_frequency",
+    "tanh_step",
+    "target_frequency_",
     "train",
+    "train_ensemble",
+    "triangle_step",
+    "unit_spread_",
 ]
 __version__ = "0.1.0"

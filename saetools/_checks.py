@@ -49,15 +49,32 @@ def check_range(name: str, value: Tensor, low: float, high: float, *, advice: st
 def check_rho(rho: object, *, like: Tensor) -> Tensor:
     """`rho`, a number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
 
-    It is checked in that dtype, where a number near 0 or 1 may be rounded to it.
+    It is checked in that dtype, where a number near 0 or 1 may be rounded to it. Tensors are not
+    checked inside a compiled function, which cannot depend on their values.
     """
-    if isinstance(rho, bool) or not isinstance(rho, Real | Tensor):
+    if isinstance(rho, Tensor):
+        target = rho.to(like)
+        compiled = torch.compiler.is_compiling()
+        if not compiled and not ((target > 0) & (target < 1)).all():
+            raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}")
+        return target
+    if isinstance(rho, bool) or not isinstance(rho, Real):
         raise TypeError(f"rho must be a number or a tensor, got {type(rho).__name__}")
-    target = torch.as_tensor(rho, dtype=like.dtype, device=like.device)
-    if not ((target > 0) & (target < 1)).all():
-        rounded = "" if isinstance(rho, Tensor) else f" ({target} in {like.dtype})"
+    limits = torch.finfo(like.dtype)
+    if not limits.smallest_normal <= float(rho) <= 1 - limits.eps / 2:
+        rounded = f", too near to an end for {like.dtype}" if 0 < float(rho) < 1 else ""
         raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{rounded}")
-    return target
+    return torch.as_tensor(rho, dtype=like.dtype, device=like.device)
+
+
+def check_positive(name: str, value: object, *, like: Tensor | None = None) -> float | Tensor:
+    """`value`, a finite number greater than 0, or a tensor of such in the dtype of `like`."""
+    if like is None or not isinstance(value, Tensor):
+        return check_number(name, value, above=0)
+    value = value.to(like)
+    if not torch.compiler.is_compiling() and not ((value > 0) & value.isfinite()).all():
+        raise ValueError(f"{name} must be finite and greater than 0, got {value}")
+    return value
 
 
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from saetools._checks import check_rho, check_tensor
 
@@ -40,3 +41,33 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
     on, off = estimate / target, (1 - estimate) / (1 - target)
     kl = target * (on - 1 - torch.log(on)) + (1 - target) * (off - 1 - torch.log(off))
     return kl.to(rho_hat.dtype)
+
+
+def bernoulli_kl_with_logits(logits: Tensor, *, rho: float | Tensor) -> Tensor:
+    """KL(Bernoulli(rho) || Bernoulli(sigmoid(logits))) in nats, one value a unit.
+
+    Binary cross-entropy with rho as its target, minus the entropy of rho. Its derivative by the
+    logit, sigmoid(logit) - rho, lies in (-1, 1): nothing has to be kept away from 0 and 1.
+
+    Args:
+        logits: ln(rho_hat / (1 - rho_hat)), (..., L), finite; see `soft_frequency_logits`.
+        rho: target frequency, in (0, 1); a tensor is broadcast against logits.
+
+    Returns:
+        (..., L), >= 0 up to rounding, finite for finite logits.
+
+    Raises:
+        TypeError: if logits is not a floating tensor.
+        ValueError: if logits is empty, or rho is not in (0, 1).
+
+    Example:
+        >>> bernoulli_kl_with_logits(torch.tensor([-100.0, 0.0]), rho=0.2)
+        tensor([19.4996,  0.1927])
+    """
+    check_tensor("logits", logits, dims=1)
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    target = check_rho(rho, like=exact)
+    # Binary cross-entropy and entropy both as softplus terms, so that they cancel at the target.
+    at_target = torch.logit(target)
+    kl = softplus(exact) - softplus(at_target) - target * (exact - at_target)
+    return kl.to(logits.dtype)

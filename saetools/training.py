@@ -13,6 +13,7 @@ from saetools._checks import check_count, check_finite, check_number, check_rang
 from saetools.models import Output
 
 Penalty = Callable[[Output], Tensor]
+_BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
 
 class History(NamedTuple):
@@ -26,7 +27,7 @@ class History(NamedTuple):
 def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
     """Endless mini-batches of the rows of x, in a new random order each epoch.
 
-    Rows are gathered once an epoch. The last batch of an epoch may be smaller.
+    Rows are gathered for many batches at a time. The last batch of an epoch may be smaller.
 
     Args:
         x: (rows, ...), at least one row; it stays on its device and gets no gradient.
@@ -53,8 +54,9 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
 
 def _shuffled(x: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     while True:
-        order = torch.randperm(len(x), generator=generator, device="cpu")
-        yield from x[order.to(x.device)].split(batch_size)
+        order = torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
+        for part in order.split(_BATCHES_GATHERED * batch_size):
+            yield from x[part].split(batch_size)
 
 
 def train(
@@ -78,7 +80,8 @@ def train(
     Args:
         model: returns an `Output` for a batch.
         x: the training rows (rows, D), on the model's device.
-        penalty: takes the model's Output and returns a scalar tensor; None for no penalty.
+        penalty: takes the model's Output and returns a scalar tensor; None for no penalty. One
+            that reduces over dim -2 (rows) and dim -1 (units) works in train_ensemble as well.
         steps: how many batches to train on.
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
         lr: Adam's learning rate.
@@ -107,28 +110,17 @@ def train(
         torch.Size([3])
     """
     check_count("steps", steps)
-    check_count("batch_size", batch_size)
-    check_count("observe_every", observe_every)
     check_number("lr", lr, above=0)
-    check_finite("x", check_tensor("x", x, dims=2))
-    if value_range is not None:
-        advice = "scale it, or pass value_range=None for data without bounds"
-        check_range("x", x, *value_range, advice=advice)
-
+    check_rows(x, value_range)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     schedule = None if scheduler is None else scheduler(optimizer)
     errors: list[Tensor] = []
     penalties: list[Tensor] = []
-    observations: list[tuple[int, Any]] = []
-
-    def look(steps_done: int) -> None:
-        if observe is not None and (steps_done % observe_every == 0 or steps_done == steps):
-            with torch.no_grad():
-                observations.append((steps_done, observe(model)))
+    observations, look = observing(model, observe, every=observe_every, steps=steps)
 
     look(0)
     for step, batch in zip(
-        _progress_bar(steps) if progress else range(steps),
+        progress_bar(steps) if progress else range(steps),
         batches(x, batch_size, seed=seed),
         strict=False,
     ):
@@ -146,9 +138,32 @@ def train(
         if schedule is not None:
             schedule.step()
         look(step + 1)
-    if stop_if_not_finite and not _weights_are_finite(model):
+    if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return History(torch.stack(errors).cpu(), torch.stack(penalties).cpu(), observations)
+
+
+def check_rows(x: Tensor, value_range: tuple[float, float] | None) -> None:
+    """Raise unless x holds training rows (rows, D): finite, and in the range if one is given."""
+    check_finite("x", check_tensor("x", x, dims=2))
+    if value_range is not None:
+        advice = "scale it, or pass value_range=None for data without bounds"
+        check_range("x", x, *value_range, advice=advice)
+
+
+def observing(
+    model: nn.Module, observe: Callable[[nn.Module], Any] | None, *, every: int, steps: int
+) -> tuple[list[tuple[int, Any]], Callable[[int], None]]:
+    """A list of observations, and what adds to it when called with the steps done."""
+    check_count("observe_every", every)
+    observations: list[tuple[int, Any]] = []
+
+    @torch.no_grad()
+    def look(steps_done: int) -> None:
+        if observe is not None and (steps_done % every == 0 or steps_done == steps):
+            observations.append((steps_done, observe(model)))
+
+    return observations, look
 
 
 def _check_scalar(cost: Any) -> Tensor:
@@ -168,12 +183,13 @@ _NOT_FINITE_GRADIENT = (
 )
 
 
-def _weights_are_finite(model: nn.Module) -> bool:
+def weights_are_finite(model: nn.Module) -> bool:
+    """Whether no parameter holds NaN or infinity."""
     return all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
 def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str:
-    if not _weights_are_finite(model):
+    if not weights_are_finite(model):
         return _NOT_FINITE_GRADIENT.format(step=step - 1)
     terms = {"squared error": error.item(), "penalty": cost.item()}
     guilty = [name for name, value in terms.items() if not math.isfinite(value)]
@@ -185,7 +201,8 @@ def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str
     )
 
 
-def _progress_bar(steps: int) -> Any:
+def progress_bar(steps: int) -> Any:
+    """`range(steps)` with a bar that shows the rate and the time left."""
     from tqdm.auto import trange  # optional: only where a bar is asked for
 
     return trange(steps, desc="train", unit="step")

@@ -1,0 +1,94 @@
+"""Models of one shape as one module that computes with the weights of all."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saetools.models import SparseAutoencoder
+
+
+class _StackedLinear(nn.Module):
+    """N linear layers as one batched product: (N, B, D) -> (N, B, L)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        weight = torch.stack([layer.weight.detach().T for layer in layers])
+        bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]
+        self.weight = nn.Parameter(weight, layers[0].weight.requires_grad)  # (N, D, L)
+        self.bias = nn.Parameter(bias, layers[0].bias.requires_grad)  # (N, 1, L)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:  # the same rows for every member
+            x = x.expand(len(self.weight), *x.shape)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def _traits(model: SparseAutoencoder) -> dict[str, Any]:
+    """What members must have in common."""
+    parameters = dict(model.named_parameters())
+    return {
+        "class": type(model).__name__,
+        "sizes": model.sizes,
+        "output": repr(model.output) if isinstance(model.output, nn.Module) else model.output,
+        "training mode": model.training,
+        "dtypes": sorted({str(parameter.dtype) for parameter in parameters.values()}),
+        "devices": sorted({str(parameter.device) for parameter in parameters.values()}),
+        "frozen": [name for name, parameter in parameters.items() if not parameter.requires_grad],
+    }
+
+
+def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
+    if len(models) == 0:
+        raise ValueError("models must hold at least one model, got none")
+    for i, model in enumerate(models):
+        if not isinstance(model, SparseAutoencoder):
+            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
+        if any(model is other for other in models[:i]):
+            raise ValueError(f"models must be separate objects, models[{i}] is there twice")
+    first = _traits(models[0])
+    for i, model in enumerate(models):
+        for trait, value in _traits(model).items():
+            if value != first[trait]:
+                raise ValueError(
+                    f"models must be alike in {trait}: models[0] has {first[trait]}, "
+                    f"models[{i}] has {value}"
+                )
+
+
+def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:
+    """The linear layers by name, to which every parameter must belong."""
+    layers = {name: part for name, part in model.named_modules() if type(part) is nn.Linear}
+    stacked = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    if surplus := sorted(stacked.symmetric_difference(model.state_dict())):
+        raise ValueError(
+            "models must have all of their parameters and buffers in torch.nn.Linear layers with "
+            f"a bias, which are what is stacked; not so: {', '.join(surplus)}"
+        )
+    if len(list(model.parameters())) < len(stacked):
+        raise ValueError("models must not share a parameter between layers")
+    return layers
+
+
+def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
+    """A copy of the first model that computes with the weights of all."""
+    _check_alike(models)
+    ensemble = copy.deepcopy(models[0])
+    members = [_linears(model) for model in models]
+    for name in members[0]:
+        parent, _, child = name.rpartition(".")
+        stacked = _StackedLinear([layers[name] for layers in members])
+        setattr(ensemble.get_submodule(parent), child, stacked)
+    return ensemble
+
+
+@torch.no_grad()
+def unstack(ensemble: SparseAutoencoder, models: Sequence[SparseAutoencoder]) -> None:
+    """Copy the members' weights back into `models`."""
+    for i, model in enumerate(models):
+        for name, layer in _linears(model).items():
+            stacked = ensemble.get_submodule(name)
+            layer.weight.copy_(stacked.weight[i].T)  # type: ignore[index]
+            layer.bias.copy_(stacked.bias[i, 0])  # type: ignore[index]

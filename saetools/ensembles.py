@@ -1,0 +1,243 @@
+"""Many models of one shape, trained at once as one stacked computation."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from saetools._checks import check_count, check_number
+from saetools._stacking import stack, unstack
+from saetools.models import SparseAutoencoder
+from saetools.training import (
+    Penalty,
+    batches,
+    check_rows,
+    observing,
+    progress_bar,
+    weights_are_finite,
+)
+
+_Losses = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, B, D) -> error (N,), penalty (N,)
+
+
+class EnsembleHistory(NamedTuple):
+    """What happened during training, for N models."""
+
+    error: Tensor  # (steps, N), mean squared error of each member's batch
+    penalty: Tensor  # (steps, N), the penalty of each member's batch, 0 where there is none
+    observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
+    table: list[dict[str, Any]]  # one row a member
+
+
+def train_ensemble(
+    models: Sequence[SparseAutoencoder],
+    x: Tensor,
+    penalty: Penalty | None = None,
+    *,
+    steps: int,
+    batch_size: int = 128,
+    lr: float | Sequence[float] = 1e-3,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[Mapping[str, Any]] | None = None,
+    value_range: tuple[float, float] | None = (0.0, 1.0),
+    observe: Callable[[nn.Module], Any] | None = None,
+    observe_every: int = 100,
+    progress: bool = False,
+    compile: bool = False,  # noqa: A002
+) -> EnsembleHistory:
+    """Train N models in place, each as `train` would train it alone, as one computation.
+
+    Every tensor has a leading dim of members: the penalty sees an Output whose
+    pre-activations have the shape (N, B, L), and returns one value a member. A penalty that
+    reduces over dim -2 (rows) and dim -1 (units) works here and in `train`, and its settings
+    may differ by member: a rho of shape (N, 1), a temperature of shape (N, 1, 1).
+
+    Args:
+        models: N of one class, shape, dtype and device, whose parameters all belong to
+            torch.nn.Linear layers. They may start from any weights. Hooks are not called.
+        x: the training rows (rows, D), on the models' device.
+        penalty: takes the members' Output and returns a tensor (N,); None for no penalty.
+        steps: how many batches to train on.
+        batch_size: rows of a batch; the last batch of an epoch may have fewer.
+        lr: Adam's learning rate, one for all or one a member.
+        scheduler: makes a torch scheduler from the optimizer, stepped after every batch; it
+            scales the rate of every member alike.
+        seeds: of the order of the rows, one a member; 0 to N - 1 by default.
+        settings: one mapping a member, for its row in the table.
+        value_range: what x must lie in, by default [0, 1]; None for data without bounds.
+        observe: called with a module that maps (rows, D) to the members' (N, rows, ...),
+            when `train` would call it.
+        observe_every: steps between two observations.
+        progress: show a progress bar with the rate and the time left (needs tqdm).
+        compile: compile the forward and backward pass with torch.compile. It takes up to a
+            minute, and needs a C++ compiler.
+
+    Returns:
+        EnsembleHistory(error (steps, N), penalty (steps, N), observations, table). The table
+        has one dict a member: member, seed, lr, its settings, the last error and penalty, and
+        not_finite_at, the first step at which the member was not finite, or None.
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above, or x holds NaN or infinity.
+        RuntimeError: if compile is True and no compiler works here.
+
+    Warns:
+        RuntimeWarning: if members turned NaN or infinite; it names them, with step and term.
+            The others are not touched.
+
+    Example:
+        >>> from saetools import bernoulli_kl, smooth, straight_through_frequency
+        >>> models = [SparseAutoencoder(seed=seed) for seed in range(3)]
+        >>> rho = torch.tensor([[0.1], [0.2], [0.3]])  # (N, 1), one target a member
+        >>> def penalty(output):
+        ...     rho_hat = smooth(straight_through_frequency(output.pre_activations, 0.3))
+        ...     return bernoulli_kl(rho_hat, rho=rho).sum(-1)
+        >>> history = train_ensemble(models, torch.rand(64, 20), penalty, steps=5)
+        >>> history.error.shape, history.table[2]["seed"]
+        (torch.Size([5, 3]), 2)
+    """
+    check_count("steps", steps)
+    check_rows(x, value_range)
+    ensemble = stack(models)
+    count = len(models)
+    seeds = range(count) if seeds is None else _one_a_member("seeds", seeds, count)
+    settings = [{}] * count if settings is None else _one_a_member("settings", settings, count)
+    rates = _rates(lr, count)
+
+    def losses(batch: Tensor) -> tuple[Tensor, Tensor]:  # (N, B, D) -> (N,), (N,)
+        output = ensemble(batch)
+        error = (output.reconstruction - batch).square().mean((-2, -1))
+        cost = torch.zeros_like(error) if penalty is None else penalty(output)
+        return error, _check_costs(cost, count)
+
+    losses_of = _compiled(losses, x, batch_size, count) if compile else losses
+    optimizer = torch.optim.Adam(ensemble.parameters(), lr=max(rates), fused=True)
+    schedule = None if scheduler is None else scheduler(optimizer)
+    adam_step = _step_at(rates, optimizer, ensemble)
+    errors: list[Tensor] = []
+    penalties: list[Tensor] = []
+    observations, look = observing(ensemble, observe, every=observe_every, steps=steps)
+
+    look(0)
+    streams = [batches(x, batch_size, seed=seed) for seed in seeds]
+    for step, *rows in zip(progress_bar(steps) if progress else range(steps), *streams):  # noqa: B905
+        error, cost = losses_of(torch.stack(rows))
+        errors.append(error.detach())
+        penalties.append(cost.detach())
+        optimizer.zero_grad()
+        (error + cost).sum().backward()  # a sum keeps the members' gradients apart
+        adam_step()
+        if schedule is not None:
+            schedule.step()
+        look(step + 1)
+
+    unstack(ensemble, models)
+    error, cost = torch.stack(errors).cpu(), torch.stack(penalties).cpu()
+    failures = [_failure(error[:, i], cost[:, i], model) for i, model in enumerate(models)]
+    _warn_of(failures)
+    table = [
+        {
+            "member": i,
+            "seed": seeds[i],
+            "lr": rates[i],
+            **settings[i],
+            "error": error[-1, i].item(),
+            "penalty": cost[-1, i].item(),
+            "not_finite_at": None if failure is None else failure[0],
+        }
+        for i, failure in enumerate(failures)
+    ]
+    return EnsembleHistory(error, cost, observations, table)
+
+
+def _one_a_member(name: str, values: Any, count: int) -> list[Any]:
+    values_: list[Any] = values.tolist() if isinstance(values, Tensor) else list(values)
+    if len(values_) != count:
+        raise ValueError(f"{name} must hold one value a member, {count}, got {len(values_)}")
+    return values_
+
+
+def _rates(lr: float | Sequence[float], count: int) -> list[float]:
+    rates = [lr] * count if isinstance(lr, int | float) else _one_a_member("lr", lr, count)
+    return [check_number("lr", rate, above=0) for rate in rates]
+
+
+def _check_costs(cost: Any, count: int) -> Tensor:
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
+    if cost.shape != (count,):
+        raise ValueError(
+            f"penalty must return one value a member, shape ({count},), that is, a mean over the "
+            f"rows (dim -2) and a sum over the units (dim -1), got shape {tuple(cost.shape)}"
+        )
+    return cost
+
+
+def _step_at(
+    rates: Sequence[float], optimizer: Optimizer, ensemble: nn.Module
+) -> Callable[[], Any]:
+    """The optimizer's step, at each member's share of the largest rate.
+
+    Adam's update is proportional to its rate, and the optimizer takes one rate for all members.
+    """
+    if len(set(rates)) == 1:
+        return optimizer.step
+    parameters = list(ensemble.parameters())  # (N, ., .) each
+    share = parameters[0].new_tensor([rate / max(rates) for rate in rates])[:, None, None]
+
+    @torch.no_grad()
+    def step() -> None:
+        before = [parameter.clone() for parameter in parameters]
+        optimizer.step()
+        for parameter, old in zip(parameters, before, strict=True):
+            parameter.copy_(old.lerp(parameter, share))
+
+    return step
+
+
+def _compiled(losses: _Losses, x: Tensor, batch_size: int, count: int) -> _Losses:
+    """`losses` under torch.compile, tried on one batch so that a missing compiler shows here."""
+    batch = x[:batch_size].expand(count, -1, -1)
+    losses(batch)  # an error in the penalty itself shows as what it is
+    compiled = torch.compile(losses, dynamic=False)
+    try:
+        error, cost = compiled(batch)
+        (error + cost).sum().backward()
+    except Exception as error:
+        raise RuntimeError(
+            "compile=True: torch.compile failed, most often for want of a C++ compiler (g++ or "
+            f"clang); compile=False trains the same without. It said: {error}"
+        ) from error
+    return compiled
+
+
+def _failure(error: Tensor, cost: Tensor, model: nn.Module) -> tuple[int, str] | None:
+    """The first step at which a member was not finite, and what was not; None if it was."""
+    bad = ~(error + cost).isfinite()
+    if bad.any():
+        step = int(bad.nonzero()[0])
+        terms = {"squared error": error[step], "penalty": cost[step]}
+        return step, " and ".join(name for name, term in terms.items() if not term.isfinite())
+    if not weights_are_finite(model):
+        return len(error), "weights"
+    return None
+
+
+def _warn_of(failures: Sequence[tuple[int, str] | None]) -> None:
+    failed = [
+        f"{i} ({failure[1]}, from step {failure[0]})"
+        for i, failure in enumerate(failures)
+        if failure
+    ]
+    if failed:
+        warnings.warn(
+            f"{len(failed)} of {len(failures)} members are not finite: {', '.join(failed)}; "
+            "the others are not touched",
+            RuntimeWarning,
+            stacklevel=3,
+        )
