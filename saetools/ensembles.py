@@ -14,10 +14,12 @@ from saetools._stacking import stack, unstack
 from saetools.models import SparseAutoencoder
 from saetools.training import (
     Penalty,
+    PenaltyWeight,
     batches,
     check_rows,
     observing,
     progress_bar,
+    weight_at,
     weights_are_finite,
 )
 
@@ -28,7 +30,7 @@ class EnsembleHistory(NamedTuple):
     """What happened during training, for N models."""
 
     error: Tensor  # (steps, N), mean squared error of each member's batch
-    penalty: Tensor  # (steps, N), the penalty of each member's batch, 0 where there is none
+    penalty: Tensor  # (steps, N), its weighted penalty, 0 where there is none
     observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
     table: list[dict[str, Any]]  # one row a member
 
@@ -39,6 +41,7 @@ def train_ensemble(
     penalty: Penalty | None = None,
     *,
     steps: int,
+    penalty_weight: PenaltyWeight = 1.0,
     batch_size: int = 128,
     lr: float | Sequence[float] = 1e-3,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
@@ -63,6 +66,8 @@ def train_ensemble(
         x: the training rows (rows, D), on the models' device.
         penalty: takes the members' Output and returns a tensor (N,); None for no penalty.
         steps: how many batches to train on.
+        penalty_weight: as for `train`, for all members; a weight by member belongs in the
+            penalty, as a tensor (N,).
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
         lr: Adam's learning rate, one for all or one a member.
         scheduler: makes a torch scheduler from the optimizer, stepped after every batch; it
@@ -121,12 +126,14 @@ def train_ensemble(
     adam_step = _step_at(rates, optimizer, ensemble)
     errors: list[Tensor] = []
     penalties: list[Tensor] = []
+    weight = weight_at(penalty_weight, steps)
     observations, look = observing(ensemble, observe, every=observe_every, steps=steps)
 
     look(0)
     streams = [batches(x, batch_size, seed=seed) for seed in seeds]
     for step, *rows in zip(progress_bar(steps) if progress else range(steps), *streams):  # noqa: B905
         error, cost = losses_of(torch.stack(rows))
+        cost = weight(step) * cost
         errors.append(error.detach())
         penalties.append(cost.detach())
         optimizer.zero_grad()

@@ -13,6 +13,7 @@ from saetools._checks import check_count, check_finite, check_number, check_rang
 from saetools.models import Output
 
 Penalty = Callable[[Output], Tensor]
+PenaltyWeight = float | Callable[[float], float]
 _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
 
@@ -20,7 +21,7 @@ class History(NamedTuple):
     """What happened during training."""
 
     error: Tensor  # (steps,), mean squared error of each batch
-    penalty: Tensor  # (steps,), the penalty of each batch, 0 where there is none
+    penalty: Tensor  # (steps,), its weighted penalty, 0 where there is none
     observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
 
 
@@ -65,6 +66,7 @@ def train(
     penalty: Penalty | None = None,
     *,
     steps: int,
+    penalty_weight: PenaltyWeight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
@@ -83,6 +85,8 @@ def train(
         penalty: takes the model's Output and returns a scalar tensor; None for no penalty. One
             that reduces over dim -2 (rows) and dim -1 (units) works in train_ensemble as well.
         steps: how many batches to train on.
+        penalty_weight: what the penalty is multiplied by: a number >= 0, or a function from
+            the share of the steps done, in [0, 1), to it.
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
         lr: Adam's learning rate.
         scheduler: makes a torch scheduler from the optimizer, stepped after every batch; for
@@ -116,6 +120,7 @@ def train(
     schedule = None if scheduler is None else scheduler(optimizer)
     errors: list[Tensor] = []
     penalties: list[Tensor] = []
+    weight = weight_at(penalty_weight, steps)
     observations, look = observing(model, observe, every=observe_every, steps=steps)
 
     look(0)
@@ -127,6 +132,7 @@ def train(
         output = model(batch)
         error = (output.reconstruction - batch).square().mean()
         cost = torch.zeros_like(error) if penalty is None else _check_scalar(penalty(output))
+        cost = weight(step) * cost
         loss = error + cost
         errors.append(error.detach())
         penalties.append(cost.detach())
@@ -149,6 +155,15 @@ def check_rows(x: Tensor, value_range: tuple[float, float] | None) -> None:
     if value_range is not None:
         advice = "scale it, or pass value_range=None for data without bounds"
         check_range("x", x, *value_range, advice=advice)
+
+
+def weight_at(penalty_weight: PenaltyWeight, steps: int) -> Callable[[int], float]:
+    """The weight of the penalty at each step, counted from 0."""
+    if callable(penalty_weight):
+        schedule = penalty_weight
+        return lambda step: check_number("penalty_weight", schedule(step / steps), minimum=0)
+    constant = check_number("penalty_weight", penalty_weight, minimum=0)
+    return lambda step: constant
 
 
 def observing(
