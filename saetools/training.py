@@ -159,11 +159,12 @@ def check_rows(x: Tensor, value_range: tuple[float, float] | None) -> None:
 
 def weight_at(penalty_weight: PenaltyWeight, steps: int) -> Callable[[int], float]:
     """The weight of the penalty at each step, counted from 0."""
-    if callable(penalty_weight):
-        schedule = penalty_weight
-        return lambda step: check_number("penalty_weight", schedule(step / steps), minimum=0)
-    constant = check_number("penalty_weight", penalty_weight, minimum=0)
-    return lambda step: constant
+
+    def weight(step: int) -> float:
+        value = penalty_weight(step / steps) if callable(penalty_weight) else penalty_weight
+        return check_number("penalty_weight", value, minimum=0)
+
+    return weight
 
 
 def observing(
