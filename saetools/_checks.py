@@ -70,7 +70,10 @@ def check_rho(rho: object, *, like: Tensor) -> Tensor:
 def check_positive(name: str, value: object, *, like: Tensor | None = None) -> float | Tensor:
     """`value`, a finite number greater than 0, or a tensor of such in the dtype of `like`."""
     if like is None or not isinstance(value, Tensor):
-        return check_number(name, value, above=0)
+        number = check_number(name, value, above=0)
+        if like is not None and number < torch.finfo(like.dtype).smallest_normal:
+            raise ValueError(f"{name} must not be so near to 0 in {like.dtype}, got {value}")
+        return number
     value = value.to(like)
     if not torch.compiler.is_compiling() and not ((value > 0) & value.isfinite()).all():
         raise ValueError(f"{name} must be finite and greater than 0, got {value}")

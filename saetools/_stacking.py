@@ -26,35 +26,50 @@ class _StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def _traits(model: SparseAutoencoder) -> dict[str, Any]:
-    """What members must have in common."""
-    parameters = dict(model.named_parameters())
-    return {
-        "class": type(model).__name__,
-        "sizes": model.sizes,
-        "output": repr(model.output) if isinstance(model.output, nn.Module) else model.output,
-        "training mode": model.training,
-        "dtypes": sorted({str(parameter.dtype) for parameter in parameters.values()}),
-        "devices": sorted({str(parameter.device) for parameter in parameters.values()}),
-        "frozen": [name for name, parameter in parameters.items() if not parameter.requires_grad],
-    }
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """What members must have in common, by name: everything but the values of parameters."""
+    settings: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        where = f"{name}." if name else ""
+        settings[f"{where}class"] = type(module)
+        public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        settings |= {where + key: value for key, value in public.items()}
+    for name, parameter in model.named_parameters():
+        settings[f"{name}.dtype"] = parameter.dtype
+        settings[f"{name}.device"] = parameter.device
+        settings[f"{name}.requires_grad"] = parameter.requires_grad
+    return settings
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return a is b or bool(a == b)
 
 
 def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
+    if not isinstance(models, Sequence):
+        raise TypeError(f"models must be a list of models, got {type(models).__name__}")
     if len(models) == 0:
         raise ValueError("models must hold at least one model, got none")
     for i, model in enumerate(models):
         if not isinstance(model, SparseAutoencoder):
             raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
-        if any(model is other for other in models[:i]):
-            raise ValueError(f"models must be separate objects, models[{i}] is there twice")
-    first = _traits(models[0])
+    first = _settings(models[0])
+    seen: dict[int, int] = {}
     for i, model in enumerate(models):
-        for trait, value in _traits(model).items():
-            if value != first[trait]:
+        own = _settings(model)
+        for name in {**first, **own}:
+            a, b = first.get(name), own.get(name)
+            if not _equal(a, b):
                 raise ValueError(
-                    f"models must be alike in {trait}: models[0] has {first[trait]}, "
-                    f"models[{i}] has {value}"
+                    f"models must be alike in all but weights: {name} is {a} in models[0], "
+                    f"{b} in models[{i}]"
+                )
+        for parameter in model.parameters():
+            if (other := seen.setdefault(id(parameter), i)) != i:
+                raise ValueError(
+                    f"models must be separate, models[{other}] and models[{i}] share weights"
                 )
 
 

@@ -1,7 +1,8 @@
 """Many models of one shape, trained at once as one stacked computation."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -69,9 +70,9 @@ def train_ensemble(
         penalty_weight: as for `train`, for all members; a weight by member belongs in the
             penalty, as a tensor (N,).
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
-        lr: Adam's learning rate, one for all or one a member.
+        lr: Adam's learning rate, at most 1e6, one for all or one a member.
         scheduler: makes a torch scheduler from the optimizer, stepped after every batch; it
-            scales the rate of every member alike.
+            scales the rate of every member alike, from the largest.
         seeds: of the order of the rows, one a member; 0 to N - 1 by default.
         settings: one mapping a member, for its row in the table.
         value_range: what x must lie in, by default [0, 1]; None for data without bounds.
@@ -110,8 +111,11 @@ def train_ensemble(
     check_rows(x, value_range)
     ensemble = stack(models)
     count = len(models)
-    seeds = range(count) if seeds is None else _one_a_member("seeds", seeds, count)
-    settings = [{}] * count if settings is None else _one_a_member("settings", settings, count)
+    seeds = [
+        check_count("seeds", seed, minimum=0)
+        for seed in _one_a_member("seeds", range(count) if seeds is None else seeds, count)
+    ]
+    settings = _check_settings([{}] * count if settings is None else settings, count)
     rates = _rates(lr, count)
 
     def losses(batch: Tensor) -> tuple[Tensor, Tensor]:  # (N, B, D) -> (N,), (N,)
@@ -163,15 +167,39 @@ def train_ensemble(
 
 
 def _one_a_member(name: str, values: Any, count: int) -> list[Any]:
-    values_: list[Any] = values.tolist() if isinstance(values, Tensor) else list(values)
-    if len(values_) != count:
-        raise ValueError(f"{name} must hold one value a member, {count}, got {len(values_)}")
-    return values_
+    values = values.tolist() if isinstance(values, Tensor) else values
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must hold one value a member, {count}, got {values!r}")
+    members = list(values)
+    if len(members) != count:
+        raise ValueError(f"{name} must hold one value a member, {count}, got {len(members)}")
+    return members
 
 
-def _rates(lr: float | Sequence[float], count: int) -> list[float]:
-    rates = [lr] * count if isinstance(lr, int | float) else _one_a_member("lr", lr, count)
-    return [check_number("lr", rate, above=0) for rate in rates]
+_COLUMNS = ("member", "seed", "lr", "error", "penalty", "not_finite_at")
+
+
+def _check_settings(settings: Any, count: int) -> list[Mapping[str, Any]]:
+    members = _one_a_member("settings", settings, count)
+    for setting in members:
+        if not isinstance(setting, Mapping):
+            raise TypeError(f"settings must hold mappings, got {setting!r}")
+        if taken := sorted(set(setting) & set(_COLUMNS)):
+            raise ValueError(f"settings must not be called {', '.join(taken)}, as columns are")
+    return members
+
+
+def _rates(lr: Any, count: int) -> list[float]:
+    lr = lr.tolist() if isinstance(lr, Tensor) else lr
+    rates = [lr] * count if isinstance(lr, Real) else _one_a_member("lr", lr, count)
+    for rate in rates:
+        # Adam computes with the largest rate of all: it must not overflow for the others.
+        if check_number("lr", rate, above=0) > _LARGEST_RATE:
+            raise ValueError(f"lr must be at most {_LARGEST_RATE:g}, got {rate}")
+    return [float(rate) for rate in rates]
+
+
+_LARGEST_RATE = 1e6
 
 
 def _check_costs(cost: Any, count: int) -> Tensor:

@@ -92,7 +92,7 @@ def straight_through_frequency(
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
-        (..., L) in [0, 1], equal to activation_frequency, float32 or better.
+        (..., L) in [0, 1], equal to activation_frequency, float32 or better. NaN gives NaN.
 
     Raises:
         TypeError, ValueError: as soft_frequency does.

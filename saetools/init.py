@@ -3,6 +3,8 @@
 In place, without a gradient; each function returns its argument.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -82,10 +84,11 @@ def _unreachable(
     if misses_of_unit.isinf().all():
         return f"{where} does not vary over the {rows} rows of pre_activations: no bias helps"
     nearest = reached[misses_of_unit.argmin(), 0].item()
+    enough = math.ceil(100 * abs(nearest - wanted)) / 100
     return (
         f"{where} cannot be active on a share rho = {wanted:.3g} of the {rows} rows of "
         f"pre_activations: with ties and so many rows, the nearest share is {nearest:.3g}. "
-        f"Give more rows, or allow it with tolerance={abs(nearest - wanted):.2g}"
+        f"Give more rows, or allow it with tolerance={enough:g}"
     )
 
 
@@ -126,6 +129,12 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
             f"pre_activations must have the shape (B, {layer.out_features}) of the layer's "
             f"units, got {tuple(pre_activations.shape)}"
         )
+    _scale_rows(layer, _spread(pre_activations))
+    return layer
+
+
+def _spread(pre_activations: Tensor) -> Tensor:
+    """Standard deviation of each unit over the rows; an error for a unit that is constant."""
     spread = pre_activations.std(0)
     # Relative to the values, as a constant unit's computed spread is rounding, not 0.
     least = 10 * torch.finfo(spread.dtype).eps * pre_activations.abs().amax(0)
@@ -135,10 +144,13 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
             f"unit {unit} does not vary over the {len(pre_activations)} rows of "
             "pre_activations: it cannot be scaled to a spread of 1"
         )
+    return spread
+
+
+def _scale_rows(layer: nn.Linear, spread: Tensor) -> None:
     layer.weight.div_(spread[:, None])
     if layer.bias is not None:
         layer.bias.div_(spread)
-    return layer
 
 
 @torch.no_grad()
@@ -178,6 +190,7 @@ def initialise_for_frequency_(
     code = model.encoder[-1]
     assert isinstance(code, nn.Linear)
     pre_activations = model.encode(x)
+    spread = _spread(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(code.bias, pre_activations, rho, tolerance=tolerance)
-    unit_spread_(code, pre_activations)  # a shift has not changed their spread
+    _scale_rows(code, spread)
     return model

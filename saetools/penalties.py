@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from saetools._checks import check_rho, check_tensor
 
@@ -67,7 +66,9 @@ def bernoulli_kl_with_logits(logits: Tensor, *, rho: float | Tensor) -> Tensor:
     check_tensor("logits", logits, dims=1)
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = check_rho(rho, like=exact)
-    # Binary cross-entropy and entropy both as softplus terms, so that they cancel at the target.
+    # Cross-entropy minus entropy, grouped so that little is left to cancel near the target.
     at_target = torch.logit(target)
-    kl = softplus(exact) - softplus(at_target) - target * (exact - at_target)
+    zero = torch.zeros_like(exact)  # ln(1 + e^x): torch's softplus drops digits beyond 20
+    softplus = torch.logaddexp(exact, zero) - torch.logaddexp(at_target, zero)
+    kl = softplus - target * (exact - at_target)
     return kl.to(logits.dtype)

@@ -46,8 +46,8 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
         >>> [len(next(stream)) for _ in range(4)]
         [2, 1, 2, 1]
     """
-    check_count("batch_size", batch_size)
-    check_count("seed", seed, minimum=0)
+    batch_size = check_count("batch_size", batch_size)
+    seed = check_count("seed", seed, minimum=0)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
     return _shuffled(x.detach(), batch_size, torch.Generator().manual_seed(seed))
