@@ -80,7 +80,6 @@ IMPORTS = {  # who may import whom, inside the package
     "ensembles": {"_checks", "_stacking", "models", "training"},
     "plots": set(),
     "readout": set(),
-    "exercises": {"gradients"},  # where it is used, not at import
 }
 
 
