@@ -21,6 +21,7 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
     Returns:
         (..., L), >= 0, exactly 0 at rho_hat = rho, inf at 0 and 1. Outside [0, 1], where
         there is no frequency, NaN; a frequency counted over the right rows is never there.
+        Elsewhere the error is below 6 eps (KL + |rho_hat - rho|), with eps of float32 or better.
 
     Raises:
         TypeError: if rho_hat is not a floating tensor.

@@ -1,6 +1,5 @@
 """The tracer: it sees every operation, and every autograd node behind it."""
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,20 @@ from saetools.gradients.frames import (
     users_frame,
     users_place,
 )
-
-ENOUGH_ROWS = 32  # with fewer, a healthy ReLU leaves some unit without a gradient by chance
+from saetools.gradients.readings import (
+    given,
+    grad_fn_of,
+    has_nan,
+    is_finite,
+    is_readable,
+    needs_gradient,
+    nodes_behind,
+    share_not_finite,
+    share_zeroed,
+    tensors_in,
+    units_to_check,
+    was_finite,
+)
 
 _ORDER = ("cut", "zeroed", "not finite")
 _BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
@@ -127,23 +138,23 @@ class _Tracer(TorchFunctionMode):
         if func in _BACKWARD:
             self._see_backward(args, kwargs)
             result = func(*args, **kwargs)
-            for gradient in _tensors(result):
+            for gradient in tensors_in(result):
                 if not gradient.requires_grad:  # a finding only where the loss is made from it
                     self._see_quiet_cut("torch.autograd.grad", gradient)
             return result
         full = _resolved(func)
         name = full.removesuffix(".__get__").rpartition(".")[-1]
-        inputs = _tensors((args, kwargs))
+        inputs = tensors_in((args, kwargs))
         attribute = full.endswith("__get__") and name not in _VIEWS
         if not inputs or attribute or name in _VALUES_UNUSED or name.endswith("_like"):
             return _call(func, name, args, kwargs)
-        required = list(map(_requires_grad, inputs))
+        required = list(map(needs_gradient, inputs))
         before = list(map(self.flow.cuts, inputs))
         in_place = name == "__setitem__" or name.endswith("_")
         with torch._C.DisableTorchFunction():
-            finite = not in_place or all(map(_finite, inputs))
+            finite = not in_place or all(map(is_finite, inputs))
         result = _call(func, name, args, kwargs)
-        outputs = _tensors(result) or ([args[0]] if name == "__setitem__" else [])
+        outputs = tensors_in(result) or ([args[0]] if name == "__setitem__" else [])
         if outputs or name in _TO_NUMBERS:
             with torch._C.DisableTorchFunction():  # what we look at is not traced by another tracer
                 self._see(full, name, args, inputs, required, before, finite, outputs)
@@ -162,12 +173,12 @@ class _Tracer(TorchFunctionMode):
     ) -> None:
         fault = _Fault("cut", self.operations, advice.public_name(full), users_place())
         self.operations += 1
-        carries = any(map(_requires_grad, outputs))
+        carries = any(map(needs_gradient, outputs))
         cuts = self.flow.join(name, inputs, required, before, outputs, carries)
         if any(required) and not carries and not called_by_library():
             cuts |= self._see_cut(fault, name)
-        appears = finite and not all(map(_finite, outputs)) and _was_finite(args, inputs, outputs)
-        if appears and (carries or any(map(_has_nan, outputs))):  # a constant -inf is a mask
+        appears = finite and not all(map(is_finite, outputs)) and was_finite(args, inputs, outputs)
+        if appears and (carries or any(map(has_nan, outputs))):  # a constant -inf is a mask
             self._add(replace(fault, kind="not finite", forward=True))
             cuts |= {fault.order}
         for output in outputs:
@@ -176,7 +187,7 @@ class _Tracer(TorchFunctionMode):
             if carries and any(required) and is_index:  # beside a value, as max() returns it
                 self._see_quiet_cut(fault.op, output)
         if carries and torch.is_grad_enabled():
-            fault.units = _units(name, args, inputs)
+            fault.units = units_to_check(name, args, inputs)
             self._watch(fault, inputs, outputs)
 
     def _see_cut(self, fault: _Fault, name: str) -> frozenset[int]:
@@ -196,11 +207,11 @@ class _Tracer(TorchFunctionMode):
 
     def _see_backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.backward = users_place()
-        roots = _tensors(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
+        roots = tensors_in(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
         for root in roots:
             self.in_loss |= self.flow.cuts(root)
             self.reached.add(id(root))
-        for node in _nodes([root.grad_fn for root in roots], stop=lambda _: False):
+        for node in nodes_behind([root.grad_fn for root in roots], stop=lambda _: False):
             if hasattr(node, "variable"):  # it accumulates the gradient of a leaf
                 self.reached.add(id(node.variable))
             self.sees_all &= "CheckpointFunction" not in node.name()
@@ -212,8 +223,8 @@ class _Tracer(TorchFunctionMode):
         """
         if any(map(torch._C._functorch.is_functorch_wrapped_tensor, outputs)):
             return
-        earlier = [_grad_fn(tensor) for tensor in inputs if all(tensor is not t for t in outputs)]
-        new = list(map(_grad_fn, outputs))
+        earlier = [grad_fn_of(tensor) for tensor in inputs if all(tensor is not t for t in outputs)]
+        new = list(map(grad_fn_of, outputs))
         if any(node is not None and "CompiledFunction" in node.name() for node in earlier + new):
             raise RuntimeError(_COMPILED)
 
@@ -221,21 +232,21 @@ class _Tracer(TorchFunctionMode):
             known = hasattr(node, "variable") or node in earlier
             return known or node.metadata.get("saetools") is self
 
-        for node in _nodes(new, stop=is_known):
+        for node in nodes_behind(new, stop=is_known):
             node.metadata["saetools"] = self
             node.register_hook(self._hook(fault))
 
     def _hook(self, fault: _Fault) -> Callable[[Any, Any], None]:
         def look(leaving: tuple[Tensor | None, ...], arriving: tuple[Tensor | None, ...]) -> None:
-            came, left = _gradients(arriving), _gradients(leaving)
-            readable = all(map(_is_readable, came + left))
+            came, left = given(arriving), given(leaving)
+            readable = all(map(is_readable, came + left))
             if not self.active or not came or not left or not readable:
                 return
-            if not all(map(_finite, came)):
+            if not all(map(is_finite, came)):
                 return
-            if share := _share_not_finite(left):
+            if share := share_not_finite(left):
                 self._add(replace(fault, kind="not finite", share=share))
-            elif share := _share_zeroed(fault.units, came, left):
+            elif share := share_zeroed(fault.units, came, left):
                 self._add(replace(fault, kind="zeroed", share=share))
 
         return look
@@ -298,122 +309,3 @@ def _call(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _finding(kind: str, op: str, place: Place, share: float, words: tuple[str, str]) -> Finding:
     return Finding(kind, op, place.shown(), place.lineno, place.source(), *words, share)
-
-
-def _flatten(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _flatten(item)
-    elif isinstance(value, dict):
-        yield from _flatten(list(value.values()))
-    else:
-        yield value
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [item for item in _flatten(value) if isinstance(item, Tensor)]
-
-
-def _nodes(start: Sequence[Any], stop: Callable[[Any], bool]) -> Iterator[Any]:
-    """The autograd nodes from `start` towards the leaves, each once, not beyond `stop`."""
-    todo, seen = list(start), set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen or stop(node):
-            continue
-        seen.add(node)
-        yield node
-        todo += [following for following, _ in node.next_functions]
-
-
-def _requires_grad(tensor: Tensor) -> bool:
-    """Whether a gradient flows through it, also where torch.func has wrapped it."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor) and not tensor.requires_grad:
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.requires_grad
-
-
-def _grad_fn(tensor: Tensor) -> Any:
-    try:
-        return tensor.grad_fn
-    except RuntimeError:  # a view from a no_grad block whose base was written to has none to tell
-        return None
-
-
-def _gradients(values: Sequence[Tensor | None]) -> list[Tensor]:
-    return [value.detach() for value in values if value is not None]
-
-
-def _is_readable(tensor: Tensor) -> bool:
-    """Whether its values can be looked at: a plain tensor, with values, in a usual dtype."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        and tensor.layout == torch.strided
-        and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized)
-        and (tensor.dtype.itemsize > 1 or not tensor.is_floating_point())
-    )
-
-
-def _finite(tensor: Tensor) -> bool:
-    # Detached, because a checkpoint counts what is saved for the backward pass.
-    return not _is_readable(tensor) or bool(tensor.detach().isfinite().all())
-
-
-def _has_nan(tensor: Tensor) -> bool:
-    return _is_readable(tensor) and bool(tensor.detach().isnan().any())
-
-
-def _was_finite(args: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Whether all that went in was finite; what was changed in place is taken to have been."""
-    numbers = (item for item in _flatten(args) if isinstance(item, float))
-    others = (tensor for tensor in inputs if all(tensor is not out for out in outputs))
-    return all(map(math.isfinite, numbers)) and all(map(_finite, others))
-
-
-def _share_not_finite(left: Sequence[Tensor]) -> float:
-    wrong = sum(int((~gradient.isfinite()).sum()) for gradient in left)
-    return wrong / sum(gradient.numel() for gradient in left) if wrong else 0.0
-
-
-def _units(name: str, args: tuple[Any, ...], inputs: Sequence[Tensor]) -> str:
-    """What must get a gradient here: "all" (anything at all), each "unit", each "entry", or ""."""
-    if not advice.can_be_flat(name):
-        return ""  # elsewhere a zero is what the numbers are: a factor of 0, a loss at its best
-    if advice.is_a_mask(name):
-        is_mask = "where" in name or "mask" in name or any(t.dtype == torch.bool for t in inputs)
-        return "all" if is_mask else ""
-    if name == "__setitem__" and any(tensor.requires_grad for tensor in _tensors(args[2:])):
-        return ""  # what is written may be made from what it overwrites
-    if inputs[0].ndim == 1:
-        return "entry" if _averages_over_rows(_grad_fn(inputs[0])) else "all"
-    return "all" if name == "__setitem__" else "unit"
-
-
-def _averages_over_rows(node: Any) -> bool:
-    """Whether a vector is one number a unit: a sum or mean over dim 0, a few steps ago."""
-    for _ in range(4):
-        if node is None or hasattr(node, "variable"):
-            return False
-        if node.name() in ("MeanBackward1", "SumBackward1"):
-            return 0 in node._saved_dim
-        node = node.next_functions[0][0] if node.next_functions else None
-    return False
-
-
-def _share_zeroed(units: str, came: Sequence[Tensor], left: Sequence[Tensor]) -> float:
-    """The share of units (or of everything) at which a gradient arrives and only zeros leave."""
-    if not units or not any(g.any() for g in came) or not any(g.numel() for g in left):
-        return 0.0
-    if not any(g.any() for g in left):
-        return 1.0
-    alike = [g for g in left if g.shape == came[0].shape]
-    if units == "all" or len(came) != 1 or not alike or came[0].ndim == 0:
-        return 0.0
-    arrives, leaves = came[0] != 0, torch.stack([g != 0 for g in alike]).any(0)
-    if units == "entry":
-        return float((arrives & ~leaves).float().mean())
-    unit = 1 if arrives.ndim in (4, 5) else arrives.ndim - 1
-    rows = [dim for dim in range(arrives.ndim) if dim != unit]
-    lost = (arrives.sum(rows) >= ENOUGH_ROWS) & (leaves.sum(rows) == 0)
-    return float(lost.float().mean())
