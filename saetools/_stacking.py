@@ -23,7 +23,9 @@ class _StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:  # the same rows for every member
             x = x.expand(len(self.weight), *x.shape)
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.bmm(x, self.weight).add_(
+            self.bias
+        )  # faster than baddbmm, which copies the bias
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
@@ -96,6 +98,8 @@ def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
         parent, _, child = name.rpartition(".")
         stacked = _StackedLinear([layers[name] for layers in members])
         setattr(ensemble.get_submodule(parent), child, stacked)
+    # In place, which is faster: nobody else sees what a stacked layer returns.
+    ensemble._rectify = torch.relu_
     return ensemble
 
 

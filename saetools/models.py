@@ -65,10 +65,12 @@ class SparseAutoencoder(nn.Module):
             self.decoder = _linear_layers(self.sizes[::-1])
         self.to(torch.empty(0).device)  # the default device, be it set globally or by a block
 
+    _rectify = staticmethod(torch.relu)  # of the hidden layers
+
     def encode(self, x: Tensor) -> Tensor:
         """Pre-activations (..., B, L) of the code for x (..., B, D)."""
         for layer in self.encoder[:-1]:
-            x = torch.relu(layer(x))
+            x = self._rectify(layer(x))
         pre_activations: Tensor = self.encoder[-1](x)
         return pre_activations
 
@@ -76,7 +78,7 @@ class SparseAutoencoder(nn.Module):
         """Reconstruction (..., B, D) from latents (..., B, L)."""
         x = latents
         for layer in self.decoder[:-1]:
-            x = torch.relu(layer(x))
+            x = self._rectify(layer(x))
         return self.output(self.decoder[-1](x))
 
     def forward(self, x: Tensor) -> Output:

@@ -122,7 +122,8 @@ def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> A
     """
     plot_groups(ax, groups)
     ax.axhline(rho, color="black", linestyle="--", linewidth=1)
-    ax.annotate(f"asked for: {rho:g}", (-0.48, rho + 0.01), va="bottom", fontsize=8)
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    ax.annotate(f"asked\nfor {rho:g}", (1.01, rho), annotation_clip=False, **beside)
     return _frequency_axis(ax)
 
 

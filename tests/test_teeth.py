@@ -50,6 +50,27 @@ BREAKS = {
         "if False:",
         "zeroed at torch.relu",
     ),
+    "the straight-through count has the soft count's value": (
+        "03",
+        "frequency.py",
+        "return (_hard(z) + (soft - soft.detach())).mean(dim)",
+        "return soft.mean(dim)",
+        "agrees: False",
+    ),
+    "smoothing is a clamp": (
+        "04",
+        "frequency.py",
+        "return eps + (1 - 2 * eps) * check_tensor(\"rho_hat\", rho_hat, dims=0)",
+        "return check_tensor(\"rho_hat\", rho_hat, dims=0).clamp(eps, 1 - eps)",
+        "smoothing: False",
+    ),
+    "units are shifted, and not scaled": (
+        "05",
+        "init.py",
+        "_scale_rows(code, spread)",
+        "pass",
+        "assert torch.allclose(own, other, atol=0.01)",
+    ),
 }
 
 

@@ -31,6 +31,7 @@ def main(notebooks: list[str]) -> str | None:
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "loadscope"]
+            + ["--nbval-cell-timeout=600"]  # some settings are slow; here it is values that count
             + (notebooks or ["notebooks"]),
             env=os.environ | setting,
             capture_output=True,
