@@ -237,7 +237,7 @@ def _step_at(
 
 def _compiled(losses: _Losses, x: Tensor, batch_size: int, count: int) -> _Losses:
     """`losses` under torch.compile, tried on one batch so that a missing compiler shows here."""
-    batch = x[:batch_size].expand(count, -1, -1)
+    batch = torch.stack([x[:batch_size]] * count)  # laid out as in training: compiled once
     losses(batch)  # an error in the penalty itself shows as what it is
     compiled = torch.compile(losses, dynamic=False)
     try:
