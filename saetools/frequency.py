@@ -35,7 +35,8 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
         tensor([1.0000, 0.5000])
     """
     check_tensor("pre_activations", pre_activations, dims=2)
-    return _hard(_exact(pre_activations)).mean(dim)
+    z = _exact(pre_activations)
+    return (z > 0).to(z.dtype).mean(dim)
 
 
 def soft_frequency(
@@ -108,10 +109,8 @@ def straight_through_frequency(
         >>> bool((z.grad > 0).all())
         True
     """
-    check_tensor("pre_activations", pre_activations, dims=2)
-    z = _exact(pre_activations)
-    soft = step(z / check_positive("temperature", temperature, like=z))
-    return (_hard(z) + (soft - soft.detach())).mean(dim)
+    soft = soft_frequency(pre_activations, temperature, step=step, dim=dim)
+    return activation_frequency(pre_activations, dim=dim) + (soft - soft.detach())
 
 
 def step_frequency(
@@ -214,10 +213,6 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     if not check_positive("eps", eps) < 0.5:
         raise ValueError(f"eps must be less than 0.5, got {eps}")
     return eps + (1 - 2 * eps) * check_tensor("rho_hat", rho_hat, dims=0)
-
-
-def _hard(z: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)
 
 
 def _exact(z: Tensor) -> Tensor:
