@@ -494,3 +494,14 @@ def test_bad_arguments_are_refused_and_change_nothing(arguments, error, message)
         train_ensemble(models, **({"x": X, "steps": 3} | arguments))
     for model, start in zip(models, starts, strict=True):
         assert torch.equal(weights(model), start)
+
+
+def test_a_penalty_weight_that_follows_the_progress_is_that_of_train():
+    models, alone = members(2), members(2)[0]
+
+    def weight(done):
+        return 0.1 + done
+
+    history = train_ensemble(models, X, sparsity(0.2), steps=4, penalty_weight=weight)
+    expected = train(alone, X, sparsity(0.2), steps=4, penalty_weight=weight)
+    torch.testing.assert_close(history.penalty[:, 0], expected.penalty, rtol=1e-4, atol=1e-6)
