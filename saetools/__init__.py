@@ -25,7 +25,7 @@ from saetools.metrics import (
     l0,
 )
 from saetools.models import Output, SparseAutoencoder
-from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits
+from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
 from saetools.soft_steps import (
     gaussian_step,
     hard_sigmoid_step,
@@ -53,6 +53,7 @@ __all__ = [
     "dead_latents",
     "dense_latents",
     "evaluate",
+    "frequency_penalty",
     "fvu",
     "gaussian_step",
     "hard_sigmoid_step",

@@ -1,9 +1,58 @@
-"""Penalties: pure functions of a frequency, one value a unit."""
+"""Penalties: formulas of a frequency, one value a unit, and the recommended one in a call."""
 
 import torch
 from torch import Tensor
 
 from saetools._checks import check_rho, check_tensor
+from saetools.frequency import Dims, smooth, straight_through_frequency
+
+
+def frequency_penalty(
+    pre_activations: Tensor,
+    *,
+    rho: float | Tensor,
+    weight: float | Tensor = 1.0,
+    temperature: float | Tensor = 0.3,
+    eps: float = 1e-3,
+    dim: Dims | None = None,
+) -> Tensor:
+    """The penalty this series recommends: add it to the loss, and each unit fires at rate rho.
+
+    The Kullback-Leibler divergence of the asked frequency from the counted one, summed over
+    the units: `bernoulli_kl` of the `smooth` `straight_through_frequency`. It works best from a
+    start at which each unit has a spread of 1 and fires at rate rho: see init.py.
+
+    Args:
+        pre_activations: what the code's layer returns, before the ReLU, units last, (..., L).
+        rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is
+            broadcast against the units, for instance (L,) for one a unit.
+        weight: factor of each unit's divergence; a tensor is broadcast as rho is.
+        temperature: > 0, of the sigmoid whose slope stands in for the count's, in the units of
+            pre_activations: 0.3 suits a spread of 1.
+        eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
+        dim: the dim or dims to count over: by default all but the last, so that (B, L) and
+            sequences (B, T, L) give a scalar. In an ensemble (N, B, L) it is -2.
+
+    Returns:
+        A scalar, or one value for each dim that is not counted over: (N,) in an ensemble.
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
+
+    Source: the KL penalty of Ng, CS294A lecture notes, Sparse autoencoder, on a count with a
+    straight-through gradient (Bengio, Léonard and Courville 2013, arXiv 1308.3432).
+
+    Example:
+        >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
+        >>> loss = frequency_penalty(z, rho=0.5)  # on half of the rows: the second unit never is
+        >>> loss.backward()
+        >>> loss.item() > 2, bool((z.grad[:, 1] < 0).all())  # and is pulled up
+        (True, True)
+    """
+    if dim is None:
+        dim = tuple(range(check_tensor("pre_activations", pre_activations, dims=2).ndim - 1))
+    rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
+    return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 
 
 def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
