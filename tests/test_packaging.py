@@ -18,9 +18,11 @@ from notebook_tools import ROOT
 import saetools
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WANTED = [
+WANTED = [  # "peers" is for one benchmark, in an environment of its own
     *PROJECT["dependencies"],
-    *chain.from_iterable(PROJECT["optional-dependencies"].values()),
+    *chain.from_iterable(
+        extra for name, extra in PROJECT["optional-dependencies"].items() if name != "peers"
+    ),
 ]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "build": "python-build"}
 
@@ -71,7 +73,7 @@ IMPORTS = {  # who may import whom, inside the package
     "models": {"_checks"},
     "soft_steps": set(),
     "frequency": {"_checks", "soft_steps"},
-    "penalties": {"_checks"},
+    "penalties": {"_checks", "frequency"},
     "metrics": {"_checks", "frequency"},
     "forum_post": {"models"},
     "init": {"_checks", "models"},
