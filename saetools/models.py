@@ -67,11 +67,15 @@ class SparseAutoencoder(nn.Module):
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Pre-activations (..., B, L) of the code for x (..., B, D)."""
+    def code_inputs(self, x: Tensor) -> Tensor:
+        """What the code's layer, encoder[-1], is given for x (..., B, D)."""
         for layer in self.encoder[:-1]:
             x = self._rectify(layer(x))
-        pre_activations: Tensor = self.encoder[-1](x)
+        return x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pre-activations (..., B, L) of the code for x (..., B, D)."""
+        pre_activations: Tensor = self.encoder[-1](self.code_inputs(x))
         return pre_activations
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -1,0 +1,146 @@
+"""The grid behind notebook 06: every way of training, over 16 seeds, on two tasks.
+
+python benchmarks/verdict.py [SEEDS] [--only GROUP]
+
+Two processes of one thread each. Writes results/verdict.csv, one row a way, with the columns of
+`saetools.verdict.measured`, and results/verdict.md, which says what it was measured with. The
+notebook shows the rows and trains some of them again. With --only, the other groups' rows stay as
+they are.
+"""
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from _report import RESULTS, machine
+
+from saetools.verdict import (
+    FIXES,
+    STEPS,
+    Task,
+    Trained,
+    ablated,
+    measured,
+    recipe,
+    tasks,
+    unpenalised,
+    winner_take_all,
+    with_l1,
+    with_multipliers,
+)
+
+FILE = RESULTS / "verdict.csv"
+RHOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+L1_WEIGHTS = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2)
+Way = Callable[[Task, Sequence[int]], Trained]
+Entry = tuple[str, str, Task, Way, int]  # group, way, task, how, seeds
+
+
+def without(fix: str) -> list[str]:
+    """All fixes but one."""
+    return [other for other in FIXES if other != fix]
+
+
+def entries(seeds: int) -> list[Entry]:
+    """Every row of the grid, the long ones first."""
+    found: list[Entry] = []
+    both = tasks()
+    days = both["days"]
+    for batch in (1024, 512, 256, 64, 32):
+        way = partial(recipe, batch_size=batch)
+        found.append(("batch", str(batch), days, way, seeds))
+    for units in (64, 32, 16, 8):
+        way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)
+        found.append(("units", str(units), days, way, seeds))
+    for task in both.values():
+        found.append(("recipe", "recipe, 64 seeds", task, recipe, 4 * seeds))
+        found += [("ablation", name, task, way, seeds) for name, way in ablation().items()]
+        for rho in RHOS:
+            asked = task._replace(rho=rho)
+            found.append(("rho", "recipe", asked, recipe, seeds))
+            found.append(("rho", "winner-take-all", asked, winner_take_all, seeds))
+            found.append(("rho", "multipliers", asked, with_multipliers, seeds))
+        for weight in L1_WEIGHTS:
+            way = partial(with_l1, weight=weight)
+            found.append(("l1", f"L1, weight {weight:g}", task, way, seeds))
+        for damping in (0.03, 0.1, 1.0):
+            way = partial(with_multipliers, damping=damping)
+            found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
+        for weight in (0.05, 0.1, 0.4, 1.0):
+            found.append(("weight", f"{weight:g}", task, partial(recipe, weight=weight), seeds))
+        for lr in (1e-3, 1e-2):
+            found.append(("rate", f"{lr:g}", task, partial(recipe, lr=lr), seeds))
+        for steps in (1000, 2000, 7000):
+            found.append(("steps", str(steps), task, partial(recipe, steps=steps), seeds))
+    return found
+
+
+def ablation() -> dict[str, Way]:
+    """The post's training, each fix alone, each left out, all of them, and two half measures."""
+    ways: dict[str, Way] = {"as posted": partial(ablated, fixes=[])}
+    ways |= {f"only {fix}": partial(ablated, fixes=[fix]) for fix in FIXES}
+    ways |= {f"all but {fix}": partial(ablated, fixes=without(fix)) for fix in FIXES}
+    ways["all"] = partial(ablated, fixes=FIXES)
+    ways["soft count, not straight-through"] = partial(
+        ablated, fixes=without("straight-through"), count="soft"
+    )
+    ways["clamp, not smoothing"] = partial(ablated, fixes=without("smoothing"), ends="clamp")
+    ways["soft count and clamp, default start"] = partial(
+        ablated, fixes=["sigmoid output"], count="soft", ends="clamp"
+    )
+    ways["no penalty"] = unpenalised
+    return ways
+
+
+def run(entry: Entry) -> dict[str, Any]:
+    """Train and measure one row."""
+    torch.set_num_threads(1)
+    group, name, task, way, seeds = entry
+    start = time.perf_counter()
+    row = measured(task, way(task, range(seeds)))
+    print(f"{group}, {name}, {task.name}, {task.rho:g}: {time.perf_counter() - start:.0f} s")
+    return {"group": group, "way": name, "task": task.name, "rho": task.rho} | {
+        key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()
+    }
+
+
+def main(seeds: int, only: str | None) -> None:
+    """Run the grid and write the table."""
+    chosen = [entry for entry in entries(seeds) if only in (None, entry[0])]
+    kept = [] if only is None else [row for row in saved() if row["group"] != only]
+    with get_context("spawn").Pool(2) as pool:
+        rows = kept + list(pool.imap(run, chosen, chunksize=1))
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with FILE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    where = machine(torch.device("cpu")).replace(f"{torch.get_num_threads()} torch threads", "1")
+    FILE.with_suffix(".md").write_text(
+        f"# The grid behind notebook 06\n\n`python benchmarks/verdict.py` on {where} torch thread "
+        f"in each of two processes: verdict.csv, one row a way, {seeds} seeds where the column "
+        f"`models` says nothing else, {STEPS} steps of 128 rows where the way says nothing else. "
+        "The columns are those of `saetools.verdict.measured`.\n",
+        encoding="utf-8",
+    )
+
+
+def saved() -> list[dict[str, Any]]:
+    """The rows of the last run."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("seeds", nargs="?", type=int, default=16)
+    parser.add_argument("--only", metavar="GROUP")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    main(given.seeds, given.only)

@@ -1,0 +1,173 @@
+"""The series' recipe as one call: units that fire as often as asked, from every seed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR
+
+from saetools._checks import check_count
+from saetools.directions import skewed_units_
+from saetools.ensembles import EnsembleHistory, train_ensemble
+from saetools.init import initialise_for_frequency_, target_frequency_
+from saetools.models import Output, SparseAutoencoder
+from saetools.penalties import frequency_penalty
+from saetools.training import Penalty
+
+
+def train_at_frequency(
+    models: Sequence[SparseAutoencoder],
+    x: Tensor,
+    *,
+    rho: float | Tensor,
+    skewed: bool = True,
+    **options: Any,
+) -> EnsembleHistory:
+    """Initialise and train models in place, so that each unit is active on a share rho of x.
+
+    `start_at_frequency_`, and `learn_and_hold` with `frequency_penalty`.
+
+    Args:
+        models: one or more of one shape, as for `train_ensemble`.
+        x: the training rows (rows, D) in [0, 1], on the models' device.
+        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        skewed: as for `start_at_frequency_`.
+        options: passed on to `learn_and_hold`: steps, lr, batch_size, seeds, progress and more.
+
+    Returns:
+        EnsembleHistory of all steps.
+
+    Raises:
+        TypeError, ValueError: as `start_at_frequency_` and `learn_and_hold` do.
+
+    Example:
+        >>> from saetools import evaluate, sparse_mixture
+        >>> model, x = SparseAutoencoder(seed=0), sparse_mixture(1000, seed=0).train
+        >>> history = train_at_frequency([model], x, rho=0.15, steps=70)
+        >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
+        True
+    """
+    start_at_frequency_(models, x, rho=rho, skewed=skewed)
+
+    def penalty(output: Output) -> Tensor:
+        return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
+
+    return learn_and_hold(models, x, penalty, rho=rho, **options)
+
+
+def start_at_frequency_(
+    models: Sequence[SparseAutoencoder], x: Tensor, *, rho: float | Tensor, skewed: bool = True
+) -> Sequence[SparseAutoencoder]:
+    """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
+
+    Args:
+        models: changed in place.
+        x: (B, D), many training rows, on the models' device.
+        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        skewed: False leaves the units' directions as they are, as a code must that has more
+            units than its inputs have directions.
+
+    Returns:
+        models.
+
+    Raises:
+        TypeError, ValueError: as these two functions do.
+
+    Example:
+        >>> from saetools import evaluate
+        >>> x = torch.rand(100, 20)
+        >>> [model] = start_at_frequency_([SparseAutoencoder(seed=0)], x, rho=0.2)
+        >>> evaluate(model, x).frequency
+        tensor([0.2000, 0.2000, 0.2000, 0.2000])
+    """
+    for model in models:
+        if skewed:
+            skewed_units_(model.encoder[-1], model.code_inputs(x))  # type: ignore[arg-type]
+        initialise_for_frequency_(model, x, rho=rho)
+    return models
+
+
+def learn_and_hold(
+    models: Sequence[SparseAutoencoder],
+    x: Tensor,
+    penalty: Penalty | None,
+    *,
+    rho: float | Tensor,
+    steps: int = 3500,
+    weight: float = 0.2,
+    lr: float = 3e-3,
+    **options: Any,
+) -> EnsembleHistory:
+    """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
+
+    Five steps in seven learn a code near the frequency, with a one-cycle learning rate. Then
+    `target_frequency_` shifts each bias of the code, and its unit is at rho on x, but for ties.
+    In the other steps, at the same rate, falling to 0, the encoder is frozen.
+
+    Args:
+        models: as for `train_ensemble`; changed in place.
+        x: the training rows (rows, D), on the models' device.
+        penalty: as for `train_ensemble`.
+        rho: what the units are shifted to, in (0, 1); a tensor (L,) for one a unit.
+        steps: how many batches to train on, both phases together, 4 or more.
+        weight: of the penalty.
+        lr: the largest learning rate.
+        options: passed on to `train_ensemble`.
+
+    Returns:
+        EnsembleHistory of both phases, one after the other; its table is the second's.
+
+    Raises:
+        TypeError, ValueError: as `target_frequency_` and `train_ensemble` do.
+
+    Example:
+        >>> models = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(64, 20), rho=0.2)
+        >>> learn_and_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
+        torch.Size([7, 1])
+    """
+    first = check_count("steps", steps, minimum=4) * 5 // 7
+    second = steps - first
+
+    def one_cycle(adam: Optimizer) -> LRScheduler:
+        return OneCycleLR(adam, lr, first, cycle_momentum=False)
+
+    def to_zero(adam: Optimizer) -> LRScheduler:
+        return LinearLR(adam, 1.0, 0.0, second)
+
+    learned = train_ensemble(
+        models,
+        x,
+        penalty,
+        steps=first,
+        penalty_weight=weight,
+        lr=lr,
+        scheduler=one_cycle,
+        **options,
+    )
+    with torch.no_grad():
+        for model in models:
+            target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]
+    with _frozen([model.encoder for model in models]):
+        held = train_ensemble(models, x, steps=second, lr=lr, scheduler=to_zero, **options)
+    return EnsembleHistory(
+        torch.cat([learned.error, held.error]),
+        torch.cat([learned.penalty, held.penalty]),
+        learned.observations + [(first + step, seen) for step, seen in held.observations],
+        held.table,
+    )
+
+
+@contextmanager
+def _frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Keep their parameters from training."""
+    learnable = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in learnable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learnable:
+            parameter.requires_grad_(True)
