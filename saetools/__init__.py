@@ -3,7 +3,9 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
+from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
+from saetools.directions import skewed_units_
 from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.forum_post import PostedAutoencoder, posted_penalty
 from saetools.frequency import (
@@ -26,6 +28,7 @@ from saetools.metrics import (
 )
 from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
 from saetools.soft_steps import (
     gaussian_step,
     hard_sigmoid_step,
@@ -40,6 +43,7 @@ __all__ = [
     "EnsembleHistory",
     "Evaluation",
     "FrequencyMeter",
+    "FrequencyMultipliers",
     "History",
     "Output",
     "PostedAutoencoder",
@@ -59,17 +63,21 @@ __all__ = [
     "hard_sigmoid_step",
     "initialise_for_frequency_",
     "l0",
+    "learn_and_hold",
     "posted_penalty",
     "rectangle_step",
+    "skewed_units_",
     "smooth",
     "soft_frequency",
     "soft_frequency_logits",
     "sparse_mixture",
+    "start_at_frequency_",
     "step_frequency",
     "straight_through_frequency",
     "tanh_step",
     "target_frequency_",
     "train",
+    "train_at_frequency",
     "train_ensemble",
     "triangle_step",
     "unit_spread_",

@@ -3,7 +3,9 @@
 `benchmarks/verdict.py` runs them all; the notebook trains some of them again.
 """
 
+import csv
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -278,3 +280,23 @@ def measured(task: Task, trained: Trained) -> dict[str, float]:
         row["match_least"] = match.min().item()
         row["match_good"] = int((match >= 0.9).sum())
     return row
+
+
+def read_grid(path: str | Path) -> list[dict[str, Any]]:
+    """The rows that `benchmarks/verdict.py` wrote, numbers as numbers.
+
+    Args:
+        path: of verdict.csv.
+
+    Returns:
+        One dict a row: group, way and task as text, the rest as `measured` returns it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    texts = ("group", "way", "task")
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {key: value if key in texts else float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]

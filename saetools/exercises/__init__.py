@@ -4,6 +4,7 @@ A check prints its verdict. An answer that is not written yet is no error, so th
 runs from top to bottom before its reader has answered. One file a notebook.
 """
 
+from saetools.exercises.all_together import check_next_price, check_phi
 from saetools.exercises.clamping import check_add_one, check_eps_for_push
 from saetools.exercises.initialisation import check_mixed_share, check_shift_bias
 from saetools.exercises.lost_gradients import (
@@ -20,6 +21,8 @@ __all__ = [
     "check_gradient_verdicts",
     "check_kept_inside",
     "check_mixed_share",
+    "check_next_price",
+    "check_phi",
     "check_planted_faults",
     "check_reaches",
     "check_rectangle_slope",
