@@ -27,6 +27,7 @@ from saetools.verdict import (
     Trained,
     ablated,
     measured,
+    read_grid,
     recipe,
     tasks,
     unpenalised,
@@ -37,7 +38,7 @@ from saetools.verdict import (
 
 FILE = RESULTS / "verdict.csv"
 RHOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-L1_WEIGHTS = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2)
+L1_WEIGHTS = (3e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)
 Way = Callable[[Task, Sequence[int]], Trained]
 Entry = tuple[str, str, Task, Way, int]  # group, way, task, how, seeds
 
@@ -48,16 +49,9 @@ def without(fix: str) -> list[str]:
 
 
 def entries(seeds: int) -> list[Entry]:
-    """Every row of the grid, the long ones first."""
+    """Every row of the grid."""
     found: list[Entry] = []
     both = tasks()
-    days = both["days"]
-    for batch in (1024, 512, 256, 64, 32):
-        way = partial(recipe, batch_size=batch)
-        found.append(("batch", str(batch), days, way, seeds))
-    for units in (64, 32, 16, 8):
-        way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)
-        found.append(("units", str(units), days, way, seeds))
     for task in both.values():
         found.append(("recipe", "recipe, 64 seeds", task, recipe, 4 * seeds))
         found += [("ablation", name, task, way, seeds) for name, way in ablation().items()]
@@ -67,17 +61,23 @@ def entries(seeds: int) -> list[Entry]:
             found.append(("rho", "winner-take-all", asked, winner_take_all, seeds))
             found.append(("rho", "multipliers", asked, with_multipliers, seeds))
         for weight in L1_WEIGHTS:
-            way = partial(with_l1, weight=weight)
-            found.append(("l1", f"L1, weight {weight:g}", task, way, seeds))
-        for damping in (0.03, 0.1, 1.0):
-            way = partial(with_multipliers, damping=damping)
-            found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
-        for weight in (0.05, 0.1, 0.4, 1.0):
+            found.append(("l1", f"{weight:g}", task, partial(with_l1, weight=weight), seeds))
+    for task in both.values():
+        for weight in (0.05, 0.5, 1.0):
             found.append(("weight", f"{weight:g}", task, partial(recipe, weight=weight), seeds))
         for lr in (1e-3, 1e-2):
             found.append(("rate", f"{lr:g}", task, partial(recipe, lr=lr), seeds))
-        for steps in (1000, 2000, 7000):
-            found.append(("steps", str(steps), task, partial(recipe, steps=steps), seeds))
+        for damping in (0.1, 1.0):
+            way = partial(with_multipliers, damping=damping)
+            found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
+    days = both["days"]
+    for units in (8, 16, 32, 64):
+        way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)
+        found.append(("units", str(units), days, way, seeds))
+    for batch in (32, 64, 256, 512, 1024):
+        found.append(("batch", str(batch), days, partial(recipe, batch_size=batch), seeds))
+    for steps in (1000, 7000):
+        found.append(("steps", str(steps), days, partial(recipe, steps=steps), seeds))
     return found
 
 
@@ -104,23 +104,21 @@ def run(entry: Entry) -> dict[str, Any]:
     group, name, task, way, seeds = entry
     start = time.perf_counter()
     row = measured(task, way(task, range(seeds)))
-    print(f"{group}, {name}, {task.name}, {task.rho:g}: {time.perf_counter() - start:.0f} s")
-    return {"group": group, "way": name, "task": task.name, "rho": task.rho} | {
-        key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()
-    }
+    print(
+        f"{group}, {name}, {task.name}, {task.rho:g}: {time.perf_counter() - start:.0f} s",
+        flush=True,
+    )
+    return {"group": group, "way": name, "task": task.name, "rho": task.rho} | row
 
 
 def main(seeds: int, only: str | None) -> None:
-    """Run the grid and write the table."""
+    """Run the grid and write the table, row by row."""
     chosen = [entry for entry in entries(seeds) if only in (None, entry[0])]
-    kept = [] if only is None else [row for row in saved() if row["group"] != only]
+    rows = [] if only is None else [row for row in read_grid(FILE) if row["group"] != only]
     with get_context("spawn").Pool(2) as pool:
-        rows = kept + list(pool.imap(run, chosen, chunksize=1))
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with FILE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        for row in pool.imap(run, chosen, chunksize=1):
+            rows.append(row)
+            write(rows)
     where = machine(torch.device("cpu")).replace(f"{torch.get_num_threads()} torch threads", "1")
     FILE.with_suffix(".md").write_text(
         f"# The grid behind notebook 06\n\n`python benchmarks/verdict.py` on {where} torch thread "
@@ -131,10 +129,15 @@ def main(seeds: int, only: str | None) -> None:
     )
 
 
-def saved() -> list[dict[str, Any]]:
-    """The rows of the last run."""
-    with FILE.open(encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """Write the table so far, numbers to four digits."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with FILE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            texts = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(texts)
 
 
 if __name__ == "__main__":

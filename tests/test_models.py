@@ -22,6 +22,20 @@ def test_output_is_what_its_names_say():
     assert (output.pre_activations < 0).any()  # no ReLU in front of the code
 
 
+def test_code_inputs_are_what_the_codes_layer_is_given():
+    model, x = SparseAutoencoder(seed=0), torch.rand(3, 9, 20)
+    given = []
+    hook = model.encoder[-1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    z = model.encode(x)
+    hook.remove()
+    inputs = model.code_inputs(x)
+    assert inputs.shape == (3, 9, 40)
+    assert torch.equal(inputs, given[0])
+    assert torch.equal(inputs, model.encoder[1](model.encoder[0](x).relu()).relu())
+    assert torch.equal(model.encoder[-1](inputs), z)
+    assert SparseAutoencoder((20, 4), seed=0).code_inputs(x) is x  # no layer in front of the code
+
+
 def test_the_output_function_is_the_only_difference_to_the_posted_network():
     posted, sigmoid = PostedAutoencoder(seed=3), SparseAutoencoder(seed=3)
     for a, b in zip(posted.parameters(), sigmoid.parameters(), strict=True):

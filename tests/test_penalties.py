@@ -11,7 +11,10 @@ from saetools import (
     activation_frequency,
     bernoulli_kl,
     bernoulli_kl_with_logits,
+    frequency_penalty,
+    smooth,
     soft_frequency_logits,
+    straight_through_frequency,
 )
 
 rhos = st.floats(0.01, 0.99)
@@ -302,3 +305,156 @@ def test_logits_take_one_rho_a_member_and_fit_soft_frequency_logits():
 def test_bad_input_to_kl_with_logits_is_refused(logits, rho, error, message):
     with pytest.raises(error, match=message):
         bernoulli_kl_with_logits(logits, rho=rho)
+
+
+def composed(z, *, rho, weight=1.0, temperature=0.3, eps=1e-3, dim=-2):
+    """What `frequency_penalty` says it is."""
+    rho_hat = straight_through_frequency(z, temperature, dim=dim)
+    return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
+
+
+def uneven(*shape, dtype=torch.float64):
+    """Pre-activations of units that are dead, rare, at times on, and dense."""
+    shift = torch.tensor([-9, -1.2, 0.3, 9], dtype=dtype)
+    return torch.randn(shape, dtype=dtype) + shift[: shape[-1]]
+
+
+def value_and_gradient(penalty, z, **settings):
+    leaf = z.clone().requires_grad_()
+    value = penalty(leaf, **settings)
+    value.sum().backward()
+    return value.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"weight": 0.2},
+        {"weight": torch.tensor([0.0, 0.5, 1.0, 2.0])},
+        {"temperature": 1.0},
+        {"temperature": torch.tensor([0.1, 0.3, 1.0, 3.0])},
+        {"eps": 0.05},
+        {"rho": torch.tensor([0.05, 0.1, 0.2, 0.5])},
+    ],
+)
+def test_the_penalty_in_one_call_is_its_parts(settings, dtype):
+    z, settings = uneven(60, 4, dtype=dtype), {"rho": 0.2} | settings
+    settings = {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) else value
+        for name, value in settings.items()
+    }
+    got, expected = (
+        value_and_gradient(penalty, z, **settings) for penalty in (frequency_penalty, composed)
+    )
+    assert got[0].shape == ()
+    assert got[0].dtype == dtype
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 4), (8, 5, 4), (2, 4, 5, 4)])
+def test_every_dim_but_the_units_is_counted_over(shape):
+    z = uneven(*shape)
+    got = value_and_gradient(frequency_penalty, z, rho=0.2)
+    value, gradient = value_and_gradient(composed, z.reshape(40, 4), rho=0.2)
+    torch.testing.assert_close(got, (value, gradient.reshape(shape)))
+
+
+def test_in_an_ensemble_each_member_has_its_own_penalty():
+    z = uneven(3, 40, 4)
+    rho = torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64)
+    weight = torch.tensor([[1.0], [0.5], [2.0]], dtype=torch.float64)
+    got, slope = value_and_gradient(frequency_penalty, z, rho=rho, weight=weight, dim=-2)
+    assert got.shape == (3,)
+    for member in range(3):
+        settings = {"rho": rho[member].item(), "weight": weight[member].item()}
+        alone = value_and_gradient(composed, z[member], **settings)
+        torch.testing.assert_close((got[member], slope[member]), alone)
+
+
+def test_several_dims_may_be_counted_over_in_an_ensemble_of_sequences():
+    z = uneven(3, 8, 5, 4)
+    got = value_and_gradient(frequency_penalty, z, rho=0.2, dim=(-3, -2))
+    value, slope = value_and_gradient(composed, z.reshape(3, 40, 4), rho=0.2)
+    torch.testing.assert_close(got, (value, slope.reshape(z.shape)))
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_duplicating_the_batch_leaves_the_penalty_and_divides_its_gradient(copies):
+    z = uneven(30, 4)
+    value, slope = value_and_gradient(frequency_penalty, z, rho=0.2)
+    many, slopes = value_and_gradient(frequency_penalty, z.repeat(copies, 1), rho=0.2)
+    torch.testing.assert_close(many, value)
+    torch.testing.assert_close(slopes, slope.repeat(copies, 1) / copies)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_dead_unit_is_pulled_up_and_a_dense_one_down(dtype):
+    z = torch.randn(50, 3, dtype=dtype)
+    z[:, 0], z[:, 1] = -0.5, 0.5
+    value, slope = value_and_gradient(frequency_penalty, z, rho=0.2)
+    assert value.isfinite()
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    assert slope.isfinite().all()
+    assert slope.dtype == dtype
+    assert (slope[:, 0] < 0).all()  # descent raises it
+    assert (slope[:, 1] > 0).all()
+
+
+def test_descent_brings_every_unit_to_rho_and_the_pull_ends_there():
+    rows, bias = torch.randn(1000, 3), torch.tensor([-3.0, 0.0, 3.0], requires_grad=True)
+    descent = torch.optim.Adam([bias], lr=0.05)
+    for _ in range(300):
+        descent.zero_grad()
+        frequency_penalty(rows + bias, rho=0.2).backward()
+        descent.step()
+    z = rows + bias
+    assert ((z > 0).float().mean(0) - 0.2).abs().max() < 0.02
+    exact = torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
+    value, slope = value_and_gradient(frequency_penalty, exact, rho=0.25, eps=1e-9)
+    assert value.item() < 1e-6
+    assert slope.abs().max() < 1e-6
+
+
+def test_the_penalty_is_a_term_of_a_loss_and_can_be_differentiated_with_it():
+    layer = torch.nn.Linear(5, 4)
+    z = layer(torch.randn(20, 5))
+    (z.square().mean() + frequency_penalty(z, rho=0.2, weight=0.1)).backward()
+    assert layer.bias.grad.isfinite().all()
+    with torch.no_grad():
+        assert not frequency_penalty(z, rho=0.2).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"pre_activations": [0.5]}, TypeError, "pre_activations must be a torch.Tensor, got list"),
+        ({"pre_activations": torch.ones(3, 4).int()}, TypeError, "floating dtype, got torch.int32"),
+        ({"pre_activations": torch.ones(4)}, ValueError, r"at least 2 dims, got shape \(4,\)"),
+        ({"pre_activations": torch.ones(0, 4)}, ValueError, r"must not be empty, got .*\(0, 4\)"),
+        ({"rho": 0}, ValueError, "rho must lie strictly between 0 and 1, got 0"),
+        ({"rho": 20}, ValueError, "rho must lie strictly between 0 and 1, got 20"),
+        ({"rho": torch.tensor([0.1, 0.2, 0.3, 1.0])}, ValueError, "rho must lie .* got tensor"),
+        ({"rho": "0.2"}, TypeError, "rho must be a number or a tensor, got str"),
+        ({"rho": None}, TypeError, "rho must be a number or a tensor, got NoneType"),
+        ({"temperature": 0}, ValueError, "temperature must be finite and greater than 0, got 0"),
+        ({"temperature": -1.0}, ValueError, "temperature must be finite and .* 0, got -1.0"),
+        ({"temperature": "1"}, TypeError, "temperature must be a number, got '1'"),
+        ({"eps": 0}, ValueError, "eps must be finite and greater than 0, got 0"),
+        ({"eps": 0.5}, ValueError, "eps must be less than 0.5, got 0.5"),
+    ],
+)
+@pytest.mark.parametrize("dim", [None, -2])
+def test_bad_input_to_the_penalty_is_refused(arguments, error, message, dim):
+    with pytest.raises(error, match=message):
+        frequency_penalty(
+            **({"pre_activations": torch.ones(3, 4), "rho": 0.2, "dim": dim} | arguments)
+        )
+
+
+def test_rho_is_given_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        frequency_penalty(torch.ones(3, 4), 0.2)
+    with pytest.raises(TypeError, match="rho"):
+        frequency_penalty(torch.ones(3, 4))

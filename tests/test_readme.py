@@ -9,7 +9,8 @@ from notebook_tools import NOTEBOOKS, ROOT
 from saetools import chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIX, USE, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FIX, USE, PACKAGE, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -29,6 +30,35 @@ def test_without_the_straight_through_gradient_it_does_not():
     exec(USE, scope)
     frequency = evaluate(scope["model"], chicago_context().train).frequency
     assert ((frequency - 0.2).abs() > 0.1).any()
+
+
+def test_with_the_package_units_are_where_the_readme_says(capsys):
+    scope = {}
+    exec(PACKAGE, scope)
+    assert re.findall(r"[\d.]+", capsys.readouterr().out) == ["0.2001"] * 4
+    x = scope["x"]
+    assert ((evaluate(scope["model"], x).frequency - 0.2).abs() <= 0.02).all()
+    for model in scope["models"]:
+        assert ((evaluate(model, x).frequency - 0.2).abs() <= 1e-3).all()
+
+
+def test_the_answer_to_the_forum_fits_a_screen_and_is_the_readmes_fix():
+    [code] = re.findall(r"```python\n(.*?)```", ANSWER, re.DOTALL)
+    assert len(ANSWER.splitlines()) <= 45
+    answer, fix = {}, {}
+    exec(code, answer)
+    exec(FIX, fix)
+    inputs = torch.rand(500, 6)
+    layers = [torch.nn.Linear(6, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    answer["start_at"](layers[0], inputs, 0.2)
+    fix["initialise_frequency_"](layers[1], inputs, 0.2)
+    slopes = []
+    for layer, scope in zip(layers, (answer, fix), strict=True):
+        cost = scope["frequency_penalty"](layer(inputs), 0.3)
+        slopes.append((cost, *torch.autograd.grad(cost, list(layer.parameters()))))
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_initialisation_alone_is_exact_at_the_start():
@@ -60,4 +90,4 @@ def test_stated_files_of_the_package_exist_and_none_is_missing():
 
 
 def test_pasted_lines_fit_a_screen():
-    assert max(map(len, (FIX + USE).splitlines())) <= 100
+    assert max(map(len, (FIX + USE + PACKAGE).splitlines())) <= 100

@@ -14,12 +14,14 @@ from saetools.exercises.lost_gradients import (
 )
 from saetools.exercises.posted import check_reaches, check_row_frequency
 from saetools.exercises.soft_counts import check_rectangle_slope, check_straight_through
+from saetools.exercises.start import check_loss, check_triage
 
 __all__ = [
     "check_add_one",
     "check_eps_for_push",
     "check_gradient_verdicts",
     "check_kept_inside",
+    "check_loss",
     "check_mixed_share",
     "check_next_price",
     "check_phi",
@@ -29,4 +31,5 @@ __all__ = [
     "check_row_frequency",
     "check_shift_bias",
     "check_straight_through",
+    "check_triage",
 ]
