@@ -11,6 +11,7 @@ from saetools import (
     activation_frequency,
     bernoulli_kl,
     bernoulli_kl_with_logits,
+    frequency_penalty,
     soft_frequency_logits,
 )
 
@@ -302,3 +303,17 @@ def test_logits_take_one_rho_a_member_and_fit_soft_frequency_logits():
 def test_bad_input_to_kl_with_logits_is_refused(logits, rho, error, message):
     with pytest.raises(error, match=message):
         bernoulli_kl_with_logits(logits, rho=rho)
+
+
+def test_frequency_penalty_has_the_values_and_gradients_of_its_parts_written_out():
+    z = torch.randn(3, 64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, parts = z.clone().requires_grad_(), z.clone().requires_grad_()
+    soft = torch.sigmoid(parts / 0.3).mean(-2)
+    rho_hat = (parts > 0).double().mean(-2) + (soft - soft.detach())
+    f = 1e-3 + (1 - 2e-3) * rho_hat
+    kl = 0.2 * torch.log(0.2 / f) + 0.8 * torch.log(0.8 / (1 - f))
+    penalty = frequency_penalty(whole, rho=0.2, dim=-2)
+    torch.testing.assert_close(penalty, kl.sum(-1), rtol=1e-12, atol=1e-12)
+    penalty.sum().backward()
+    kl.sum().backward()
+    torch.testing.assert_close(whole.grad, parts.grad, rtol=1e-12, atol=1e-14)
