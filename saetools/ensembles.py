@@ -1,12 +1,13 @@
 """Many models of one shape, trained at once as one stacked computation."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,10 +17,10 @@ from saetools.models import SparseAutoencoder
 from saetools.training import (
     Penalty,
     PenaltyWeight,
-    batches,
     check_rows,
     observing,
     progress_bar,
+    row_orders,
     weight_at,
     weights_are_finite,
 )
@@ -109,6 +110,7 @@ def train_ensemble(
     """
     check_count("steps", steps)
     check_rows(x, value_range)
+    check_count("batch_size", batch_size)
     ensemble = stack(models)
     count = len(models)
     seeds = [
@@ -120,7 +122,7 @@ def train_ensemble(
 
     def losses(batch: Tensor) -> tuple[Tensor, Tensor]:  # (N, B, D) -> (N,), (N,)
         output = ensemble(batch)
-        error = (output.reconstruction - batch).square().mean((-2, -1))
+        error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error) if penalty is None else penalty(output)
         return error, _check_costs(cost, count)
 
@@ -134,9 +136,12 @@ def train_ensemble(
     observations, look = observing(ensemble, observe, every=observe_every, steps=steps)
 
     look(0)
-    streams = [batches(x, batch_size, seed=seed) for seed in seeds]
-    for step, *rows in zip(progress_bar(steps) if progress else range(steps), *streams):  # noqa: B905
-        error, cost = losses_of(torch.stack(rows))
+    for step, batch in zip(
+        progress_bar(steps) if progress else range(steps),
+        _stacked_batches(x.detach(), batch_size, seeds),
+        strict=False,
+    ):
+        error, cost = losses_of(batch)
         cost = weight(step) * cost
         errors.append(error.detach())
         penalties.append(cost.detach())
@@ -164,6 +169,15 @@ def train_ensemble(
         for i, failure in enumerate(failures)
     ]
     return EnsembleHistory(error, cost, observations, table)
+
+
+def _stacked_batches(x: Tensor, batch_size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+    """Batches (N, B, D): to each member the rows that `batches` would give it alone."""
+    orders = [row_orders(x, seed=seed) for seed in seeds]
+    for order in zip(*orders, strict=True):
+        for part in torch.stack(order).split(batch_size, dim=1):
+            # One gather for all members; faster than indexing with (N, B).
+            yield x.index_select(0, part.flatten()).view(*part.shape, -1)
 
 
 def _one_a_member(name: str, values: Any, count: int) -> list[Any]:

@@ -35,8 +35,8 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
         tensor([1.0000, 0.5000])
     """
     check_tensor("pre_activations", pre_activations, dims=2)
-    z = _exact(pre_activations)
-    return (z > 0).to(z.dtype).mean(dim)
+    # Comparing in place is several times faster than through a tensor of bools.
+    return _mean(_exact(pre_activations).detach().clone().gt_(0), dim)
 
 
 def soft_frequency(
@@ -73,7 +73,7 @@ def soft_frequency(
     """
     check_tensor("pre_activations", pre_activations, dims=2)
     z = _exact(pre_activations)
-    return step(z / check_positive("temperature", temperature, like=z)).mean(dim)
+    return _mean(step(z / check_positive("temperature", temperature, like=z)), dim)
 
 
 def straight_through_frequency(
@@ -212,7 +212,14 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     """
     if not check_positive("eps", eps) < 0.5:
         raise ValueError(f"eps must be less than 0.5, got {eps}")
-    return eps + (1 - 2 * eps) * check_tensor("rho_hat", rho_hat, dims=0)
+    half = check_tensor("rho_hat", rho_hat, dims=0).new_full((), 0.5)
+    return rho_hat.lerp(half, 2 * eps)  # 2 eps of the way to 1/2: one operation, not two
+
+
+def _mean(rows: Tensor, dim: Dims) -> Tensor:
+    """`rows.mean(dim)`, whose own backward would write out the same slope for every row."""
+    total = rows.sum(dim)
+    return total / (rows.numel() // total.numel())
 
 
 def _exact(z: Tensor) -> Tensor:

@@ -87,8 +87,9 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
     target, estimate = check_rho(rho, like=rho_hat).to(exact), rho_hat.to(exact)
     # x - 1 - ln x is never negative, so rounding cannot push the sum below 0; what it adds to the
     # formula above cancels: rho (on - 1) + (1 - rho) (off - 1) = 0.
-    on, off = estimate / target, (1 - estimate) / (1 - target)
-    kl = target * (on - 1 - torch.log(on)) + (1 - target) * (off - 1 - torch.log(off))
+    rest = 1 - target
+    on, off = estimate / target, (1 - estimate) / rest
+    kl = torch.addcmul(rest * (off - 1 - torch.log(off)), target, on - 1 - torch.log(on))
     return kl.to(rho_hat.dtype)
 
 

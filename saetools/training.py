@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -50,12 +51,18 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
     seed = check_count("seed", seed, minimum=0)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, torch.Generator().manual_seed(seed))
+    return _shuffled(x.detach(), batch_size, seed)
 
 
-def _shuffled(x: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def row_orders(x: Tensor, *, seed: int) -> Iterator[Tensor]:
+    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end."""
+    generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
+        yield torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
+
+
+def _shuffled(x: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
+    for order in row_orders(x, seed=seed):
         for part in order.split(_BATCHES_GATHERED * batch_size):
             yield from x[part].split(batch_size)
 
@@ -130,7 +137,7 @@ def train(
         strict=False,
     ):
         output = model(batch)
-        error = (output.reconstruction - batch).square().mean()
+        error = mse_loss(output.reconstruction, batch)
         cost = torch.zeros_like(error) if penalty is None else _check_scalar(penalty(output))
         cost = weight(step) * cost
         loss = error + cost
