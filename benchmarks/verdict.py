@@ -94,6 +94,8 @@ def ablation() -> dict[str, Way]:
     ways["soft count and clamp, default start"] = partial(
         ablated, fixes=["sigmoid output"], count="soft", ends="clamp"
     )
+    start = {"start from data", "skewed directions"}
+    ways["default start"] = partial(ablated, fixes=[fix for fix in FIXES if fix not in start])
     ways["no penalty"] = unpenalised
     return ways
 

@@ -73,7 +73,7 @@ def test_a_start_is_at_rho_with_a_spread_of_1_and_changes_the_code_alone(rho, sk
 
 def test_a_code_wider_than_its_inputs_starts_in_its_own_directions():
     wide = members(sizes=(20, 32))
-    with pytest.raises(ValueError, match="inputs must vary in at least as many .*, 32, got"):
+    with pytest.raises(ValueError, match=r"inputs must vary in at least as many .*, 32, got"):
         start_at_frequency_(wide, X, rho=0.2)
     history = train_at_frequency(wide, X, rho=0.2, skewed=False, steps=4)
     assert history.error.shape == (4, 2)
