@@ -121,12 +121,14 @@ def main(seeds: int, only: str | None) -> None:
         for row in pool.imap(run, chosen, chunksize=1):
             rows.append(row)
             write(rows)
-    where = machine(torch.device("cpu")).replace(f"{torch.get_num_threads()} torch threads", "1")
+    torch.set_num_threads(1)
+    where = machine(torch.device("cpu"))
     FILE.with_suffix(".md").write_text(
-        f"# The grid behind notebook 06\n\n`python benchmarks/verdict.py` on {where} torch thread "
-        f"in each of two processes: verdict.csv, one row a way, {seeds} seeds where the column "
-        f"`models` says nothing else, {STEPS} steps of 128 rows where the way says nothing else. "
-        "The columns are those of `saetools.verdict.measured`.\n",
+        "# The grid behind notebook 06\n\n"
+        f"`python benchmarks/verdict.py` on {where} in each of two processes: verdict.csv, one row "
+        f"a way, {seeds} seeds where the column `models` says nothing else, {STEPS} steps of 128 "
+        "rows where the way says nothing else. The columns are those of "
+        "`saetools.verdict.measured`.\n",
         encoding="utf-8",
     )
 

@@ -104,16 +104,16 @@ def settled(penalty, *, steps=1000):
 
 
 def test_units_settle_at_rho_where_under_a_weight_they_do_not():
-    for rho in (0.2, torch.tensor([0.3, 0.1], dtype=torch.float64)):
-        ends = settled(FrequencyMultipliers(rho=rho, rate=0.03))
-        assert (ends - rho).abs().max() < 0.02
-        for weight in (0.2, 1.0):
-            ends = settled(
-                lambda out, rho=rho, weight=weight: frequency_penalty(
-                    out.pre_activations, rho=rho, weight=weight
-                )
-            )
-            assert (ends - rho).abs().amax(-1).min() > 0.04
+    rho = torch.tensor([0.3, 0.1], dtype=torch.float64)
+    ends = settled(FrequencyMultipliers(rho=rho, rate=0.03))
+    assert (ends - rho).abs().max() < 0.03
+    assert (ends.mean(0) - rho).abs().max() < 0.015
+    for weight in (0.2, 1.0):
+
+        def penalty(output, weight=weight):
+            return frequency_penalty(output.pre_activations, rho=rho, weight=weight)
+
+        assert (settled(penalty).mean(0) - rho).abs().max() > 0.08
 
 
 def test_without_damping_they_swing_for_longer():

@@ -108,6 +108,13 @@ def test_the_result_depends_neither_on_the_dtype_nor_on_the_seed_where_the_cause
     torch.testing.assert_close(layer(X.double()).detach(), single, rtol=0, atol=1e-3)
 
 
+def test_float32_inputs_are_counted_exactly():
+    layer = nn.Linear(20, 4, dtype=torch.float64)
+    z = skewed_units_(layer, X)(X.double()).detach()
+    assert z.mean(0).abs().max() < 1e-10
+    torch.testing.assert_close(z.T @ z / len(z), torch.eye(4).double(), rtol=0, atol=1e-10)
+
+
 def test_the_scale_and_the_place_of_the_inputs_do_not_matter():
     x = X.double()
     for inputs in (1e-3 * x, 1e3 * x, x - 7):

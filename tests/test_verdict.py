@@ -1,7 +1,9 @@
+import csv
 import math
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saetools import (
     Output,
@@ -12,7 +14,17 @@ from saetools import (
     train_ensemble,
     verdict,
 )
-from saetools.verdict import FIXES, Task, Trained, WinnerTakeAll, ablated, measured, recipe, tasks
+from saetools.verdict import (
+    FIXES,
+    Task,
+    Trained,
+    WinnerTakeAll,
+    ablated,
+    measured,
+    read_grid,
+    recipe,
+    tasks,
+)
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9])  # 507 and 127 rows
@@ -137,6 +149,21 @@ def test_other_ways_differ_from_no_penalty_by_their_penalty_alone():
     assert not same(none, parameters(verdict.with_l1(SMALL, SEEDS, 0.1, steps=STEPS)))
 
 
+@pytest.mark.parametrize(
+    "way", [verdict.unpenalised, verdict.with_multipliers, verdict.winner_take_all]
+)
+def test_other_ways_have_the_recipes_rate_falling_to_0(way):
+    rates = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        way(SMALL, SEEDS, steps=STEPS)
+    finally:
+        hook.remove()
+    assert rates == pytest.approx([3e-3 * (STEPS - step) / STEPS for step in range(STEPS)])
+
+
 def test_l1_lowers_the_mean_latents():
     def mean(weight):
         [model] = verdict.with_l1(SMALL, [0], weight, steps=60).models
@@ -196,7 +223,7 @@ def made_by_hand(*, factors):
     train_rows, test_rows = 100, 10
     test = torch.rand(test_rows, 5)
     codes = {  # by model: what it does on the training rows, and on the test rows
-        "a": (rows_on(20, 0, 100, rows=train_rows), rows_on(2, 0, 10, rows=test_rows)),
+        "a": (rows_on(20, 0, 100, rows=train_rows), rows_on(2, 0, 0, rows=test_rows)),
         "b": (rows_on(21, 23, 18, rows=train_rows), rows_on(2, 2, 2, rows=test_rows)),
         "c": (rows_on(50, 50, 50, rows=train_rows), rows_on(2, 9, 5, rows=test_rows)),
     }
@@ -221,7 +248,7 @@ def test_a_row_of_the_grid_counts_what_it_says():
         "fvu_most": 1.0,
         "near": 3,  # 0.2, 0.21 and 0.18
         "worst": 0.8,
-        "worst_test": 0.8,
+        "worst_test": 0.7,
         "frequency": (20 + 0 + 100 + 21 + 23 + 18 + 150) / 900,
         "dead": 1,
         "dense": 1,
@@ -242,3 +269,18 @@ def test_a_task_with_factors_is_matched_on_its_test_rows():
     assert row["match"] == pytest.approx(shared)
     assert row["match_least"] == pytest.approx(1 / 3)
     assert row["match_good"] == 1
+
+
+def test_a_grid_is_read_as_it_was_written(tmp_path):
+    rows = [
+        {"group": "a", "way": "0.5", "task": "by hand", **made_by_hand(factors=True)},
+        {"group": "b", "way": "plain", "task": "by hand", **made_by_hand(factors=False)},
+    ]
+    path = tmp_path / "verdict.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert read_grid(path) == rows  # without the cells that a row does not have
+    with pytest.raises(FileNotFoundError):
+        read_grid(tmp_path / "nothing.csv")
