@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saetools._checks import check_number
+from saetools._checks import check_number, check_rho
 from saetools.frequency import straight_through_frequency
 from saetools.models import Output
 
@@ -24,6 +24,9 @@ class FrequencyMultipliers:
 
     It holds the prices of one training: make a new one for the next.
 
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
+
     Source: gradient descent and ascent on the augmented Lagrangian, Hestenes 1969 and Powell
     1969, the multiplier updated at each step.
 
@@ -43,6 +46,7 @@ class FrequencyMultipliers:
         damping: float = 0.3,
         temperature: float = 0.3,
     ) -> None:
+        check_rho(rho, like=torch.empty(0))
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)

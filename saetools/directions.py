@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from saetools._checks import check_count, check_finite, check_tensor
 
-_ITERATIONS = 200  # a dozen are usual
+_ITERATIONS = 200  # 20 to 130 where it settles
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: in
     check_count("seed", seed, minimum=0)
     exact = inputs.double()
     mean = exact.mean(0)
-    whiten = _whitening(exact - mean, layer.out_features)  # (L, D)
+    whiten = _whitening(exact - mean, layer.out_features, float(exact.norm()))  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(starts, *[layer.out_features] * 2, generator=generator, device="cpu")
@@ -72,10 +72,14 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: in
     return layer
 
 
-def _whitening(centred: Tensor, units: int) -> Tensor:
-    """The first principal axes (units, D), scaled so that the rows have a spread of 1 there."""
+def _whitening(centred: Tensor, units: int, size: float) -> Tensor:
+    """The first principal axes (units, D), scaled so that the rows have a spread of 1 there.
+
+    `size` is the norm of the rows before they were centred, to tell variation from rounding.
+    """
     _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-    varying = int((sizes > 1e-6 * sizes[0]).sum())  # inputs are float32 as a rule
+    least = max(1e-6 * float(sizes[0]), 1e-9 * size)  # inputs are float32 as a rule
+    varying = int((sizes > least).sum())
     if varying < units:
         raise ValueError(
             f"inputs must vary in at least as many directions as the layer has units, {units}, "
@@ -90,7 +94,10 @@ def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _climb(z: Tensor, rotation: Tensor) -> Tensor:
-    """The local maximum of the summed skewness above `rotation`, (L, L) as that is."""
+    """A rotation (L, L) of large summed skewness, reached from `rotation`.
+
+    A local maximum where the iteration settles; on some inputs it circles near one.
+    """
     for _ in range(_ITERATIONS):
         slope = (z @ rotation.T).square().T @ z / len(z)
         left, _, right = torch.linalg.svd(slope)

@@ -77,6 +77,6 @@ def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
     """
     phi = phi_coefficients(pre_activations, factors)
     units, paired = (
-        torch.as_tensor(index) for index in linear_sum_assignment(phi.numpy(), maximize=True)
+        torch.as_tensor(index) for index in linear_sum_assignment(phi.cpu().numpy(), maximize=True)
     )
     return Match(phi[units, paired].mean().item(), units, paired, phi)

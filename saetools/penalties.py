@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saetools._checks import check_rho, check_tensor
+from saetools._checks import check_number, check_rho, check_tensor
 from saetools.frequency import Dims, smooth, straight_through_frequency
 
 
@@ -51,6 +51,8 @@ def frequency_penalty(
     """
     if dim is None:
         dim = tuple(range(check_tensor("pre_activations", pre_activations, dims=2).ndim - 1))
+    if not isinstance(weight, Tensor):
+        check_number("weight", weight, minimum=0)
     rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
     return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 

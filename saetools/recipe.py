@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR
 
-from saetools._checks import check_count
+from saetools._checks import check_count, check_finite, check_rho, check_tensor
 from saetools.directions import skewed_units_
 from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.init import initialise_for_frequency_, target_frequency_
@@ -83,6 +83,7 @@ def start_at_frequency_(
         >>> evaluate(model, x).frequency
         tensor([0.2000, 0.2000, 0.2000, 0.2000])
     """
+    _check(models, x, rho)
     for model in models:
         if skewed:
             skewed_units_(model.encoder[-1], model.code_inputs(x))  # type: ignore[arg-type]
@@ -118,7 +119,8 @@ def learn_and_hold(
         options: passed on to `train_ensemble`.
 
     Returns:
-        EnsembleHistory of both phases, one after the other; its table is the second's.
+        EnsembleHistory of both phases, one after the other; its table is the second's, and
+        `observe` is called both before and after the shift.
 
     Raises:
         TypeError, ValueError: as `target_frequency_` and `train_ensemble` do.
@@ -128,6 +130,7 @@ def learn_and_hold(
         >>> learn_and_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
         torch.Size([7, 1])
     """
+    _check(models, x, rho)
     first = check_count("steps", steps, minimum=4) * 5 // 7
     second = steps - first
 
@@ -158,6 +161,17 @@ def learn_and_hold(
         learned.observations + [(first + step, seen) for step, seen in held.observations],
         held.table,
     )
+
+
+def _check(models: object, x: Tensor, rho: float | Tensor) -> None:
+    """Raise for what would otherwise show late, or with models changed half-way."""
+    if not isinstance(models, Sequence):
+        raise TypeError(f"models must be a list of models, got {type(models).__name__}")
+    for i, model in enumerate(models):
+        if not isinstance(model, SparseAutoencoder):
+            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
+    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_rho(rho, like=x)
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def with_multipliers(
 
 
 class WinnerTakeAll(SparseAutoencoder):
-    """Keeps the largest rho B latents of each unit in a batch of B rows, and no others.
+    """Keeps the largest rho B latents of each unit in a batch of B rows, and those equal to them.
 
     Source: lifetime sparsity of Makhzani and Frey 2015, arXiv 1409.2752.
 

@@ -152,3 +152,9 @@ def test_a_bad_temperature_is_refused_and_leaves_the_prices():
     with pytest.raises(ValueError, match="temperature must be finite and greater than 0, got 0"):
         constraint(seen(normal(5, 2)))
     assert constraint.prices is None
+
+
+@pytest.mark.parametrize("rho", [0, 1.5, None, True, "a"])
+def test_a_target_that_is_no_frequency_is_refused(rho):
+    with pytest.raises((TypeError, ValueError), match="rho must"):
+        FrequencyMultipliers(rho=rho)

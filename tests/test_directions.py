@@ -179,3 +179,9 @@ def test_bad_arguments_are_refused_and_change_nothing(arguments, error, message)
         skewed_units_(**arguments)
     after = arguments["layer"].parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_rounding_is_no_direction():
+    for value in (0.1, 1e6):
+        with pytest.raises(ValueError, match="inputs must vary in at least as many directions"):
+            skewed_units_(torch.nn.Linear(3, 1), torch.full((7, 3), value, dtype=torch.float64))

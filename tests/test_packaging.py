@@ -97,6 +97,7 @@ IMPORTS = {  # who may import whom, inside the package
         "penalties",
         "recipe",
     },
+    "environment": set(),
     "plots": set(),
     "readout": set(),
 }

@@ -261,6 +261,30 @@ def test_bad_arguments_are_refused(arguments, error, message):
 
 def test_rows_that_are_not_finite_are_refused_before_anything_changes():
     models = members()
-    with pytest.raises(ValueError, match="must be finite, got nan"):
+    with pytest.raises(ValueError, match="x must be finite"):
         train_at_frequency(models, X / 0, rho=0.2, steps=7)
     assert same(models, members())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"models": SparseAutoencoder(seed=0)}, TypeError, "models must be a list of models, got"),
+        ({"models": [torch.nn.Linear(20, 4)]}, TypeError, r"models\[0\] must be a SparseAuto"),
+        ({"rho": 1.5}, ValueError, "rho must lie strictly between 0 and 1, got 1.5"),
+        ({"x": torch.full((50, 20), torch.nan)}, ValueError, "x must be finite, got nan"),
+    ],
+    ids=["one model", "another module", "rho", "NaN"],
+)
+def test_what_is_wrong_shows_before_any_step_and_any_change(arguments, error, message):
+    models = members()
+    given = {"models": models, "x": X, "rho": 0.2} | arguments
+    before = [state(model) for model in models]
+    for function in (
+        start_at_frequency_,
+        lambda models, x, rho: learn_and_hold(models, x, None, rho=rho),
+    ):
+        with pytest.raises(error, match=message):
+            function(given["models"], given["x"], rho=given["rho"])
+    for model, old in zip(models, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in state(model).items())
