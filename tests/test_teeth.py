@@ -78,6 +78,13 @@ BREAKS = {
         "pass",
         "assert torch.allclose(own, other, atol=0.01)",
     ),
+    "the recipe holds, and does not shift": (
+        "06",
+        "recipe.py",
+        "target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]",
+        "pass",
+        "claimed at most 0.05",
+    ),
 }
 
 
