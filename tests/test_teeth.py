@@ -67,8 +67,8 @@ BREAKS = {
     "smoothing is a clamp": (
         "04",
         "frequency.py",
-        'return eps + (1 - 2 * eps) * check_tensor("rho_hat", rho_hat, dims=0)',
-        'return check_tensor("rho_hat", rho_hat, dims=0).clamp(eps, 1 - eps)',
+        "return rho_hat.lerp(half, 2 * eps)",
+        "return rho_hat.clamp(eps, 1 - eps)",
         "smoothing: False",
     ),
     "units are shifted, and not scaled": (
