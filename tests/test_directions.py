@@ -45,7 +45,11 @@ def test_it_changes_its_argument_and_returns_it_without_a_gradient():
         assert parameter.grad is None
 
 
-@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, (0, 1, 4))], ids=["mixture", 0, 1, 4])
+# Undamped, the iteration circles on the days as networks 2, 3 and 18 see them.
+SEEDS = (0, 1, 2, 3, 4, 18)
+
+
+@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, SEEDS)], ids=["mixture", *SEEDS])
 def test_units_are_centred_uncorrelated_of_spread_1_and_the_most_skewed_comes_first(inputs):
     z = skewed(inputs)
     assert z.mean(0).tolist() == pytest.approx([0] * 4, abs=1e-5)
@@ -55,7 +59,7 @@ def test_units_are_centred_uncorrelated_of_spread_1_and_the_most_skewed_comes_fi
     assert found[-1] >= 0
 
 
-@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, (0, 1, 4))], ids=["mixture", 0, 1, 4])
+@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, SEEDS)], ids=["mixture", *SEEDS])
 def test_no_rotation_of_the_units_is_more_skewed_in_sum(inputs):
     z = skewed(inputs)
     best = skewness(z).sum()
