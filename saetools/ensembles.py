@@ -25,7 +25,8 @@ from saetools.training import (
     weights_are_finite,
 )
 
-_Losses = Callable[[Tensor], tuple[Tensor, Tensor]]  # (N, B, D) -> error (N,), penalty (N,)
+_Gradients = tuple[Tensor | None, ...]
+_Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, _Gradients]]
 
 
 class EnsembleHistory(NamedTuple):
@@ -81,8 +82,8 @@ def train_ensemble(
             when `train` would call it.
         observe_every: steps between two observations.
         progress: show a progress bar with the rate and the time left (needs tqdm).
-        compile: compile the forward and backward pass with torch.compile. It takes up to a
-            minute, and needs a C++ compiler.
+        compile: compile the forward and backward pass with torch.compile. The first step then
+            takes up to a minute, and needs a C++ compiler.
 
     Returns:
         EnsembleHistory(error (steps, N), penalty (steps, N), observations, table). The table
@@ -120,13 +121,18 @@ def train_ensemble(
     settings = _check_settings([{}] * count if settings is None else settings, count)
     rates = _rates(lr, count)
 
-    def losses(batch: Tensor) -> tuple[Tensor, Tensor]:  # (N, B, D) -> (N,), (N,)
-        output = ensemble(batch)
+    trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
+
+    def slope(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
+        output = ensemble(batch)  # of (N, B, D)
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error) if penalty is None else penalty(output)
-        return error, _check_costs(cost, count)
+        cost = weight * _check_costs(cost, count)
+        loss = (error + cost).sum()  # a sum keeps the members' gradients apart
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        return error.detach(), cost.detach(), gradients
 
-    losses_of = _compiled(losses, x, batch_size, count) if compile else losses
+    slope_at = _compiled(slope) if compile else slope
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=max(rates), fused=True)
     schedule = None if scheduler is None else scheduler(optimizer)
     adam_step = _step_at(rates, optimizer, ensemble)
@@ -141,12 +147,11 @@ def train_ensemble(
         _stacked_batches(x.detach(), batch_size, seeds),
         strict=False,
     ):
-        error, cost = losses_of(batch)
-        cost = weight(step) * cost
-        errors.append(error.detach())
-        penalties.append(cost.detach())
-        optimizer.zero_grad()
-        (error + cost).sum().backward()  # a sum keeps the members' gradients apart
+        error, cost, gradients = slope_at(batch, batch.new_tensor(weight(step)))
+        errors.append(error)
+        penalties.append(cost)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
         adam_step()
         if schedule is not None:
             schedule.step()
@@ -249,20 +254,27 @@ def _step_at(
     return step
 
 
-def _compiled(losses: _Losses, x: Tensor, batch_size: int, count: int) -> _Losses:
-    """`losses` under torch.compile, tried on one batch so that a missing compiler shows here."""
-    batch = torch.stack([x[:batch_size]] * count)  # laid out as in training: compiled once
-    losses(batch)  # an error in the penalty itself shows as what it is
-    compiled = torch.compile(losses, dynamic=False)
-    try:
-        error, cost = compiled(batch)
-        (error + cost).sum().backward()
-    except Exception as error:
-        raise RuntimeError(
-            "compile=True: torch.compile failed, most often for want of a C++ compiler (g++ or "
-            f"clang); compile=False trains the same without. It said: {error}"
-        ) from error
-    return compiled
+def _compiled(slope: _Slope) -> _Slope:
+    """`slope` under torch.compile, gradients included, in one graph where torch can do that."""
+    compiled = torch.compile(slope, dynamic=False)
+    config = torch._dynamo.config
+    # Older versions compile the forward and the backward pass apart, which is slower.
+    one_graph: dict[str, Any] = (
+        {"trace_autograd_ops": True} if hasattr(config, "trace_autograd_ops") else {}
+    )
+
+    def attempt(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
+        try:
+            with config.patch(one_graph):
+                return compiled(batch, weight)
+        except Exception as error:
+            slope(batch, weight)  # an error in the penalty itself shows as what it is
+            raise RuntimeError(
+                "compile=True: torch.compile failed, most often for want of a C++ compiler (g++ or "
+                f"clang); compile=False trains the same without. It said: {error}"
+            ) from error
+
+    return attempt
 
 
 def _failure(error: Tensor, cost: Tensor, model: nn.Module) -> tuple[int, str] | None:

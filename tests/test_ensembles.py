@@ -2,6 +2,7 @@ import json
 import math
 import random
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 
 from saetools import (
+    FrequencyMultipliers,
     PostedAutoencoder,
     SparseAutoencoder,
     activation_frequency,
@@ -332,24 +334,60 @@ def test_compile_without_a_compiler_says_what_to_do(monkeypatch):
         assert torch.equal(weights(model), start)
 
 
-def test_the_compiled_losses_are_what_is_trained_on(monkeypatch):
+def test_the_compiled_step_is_what_is_trained_on(monkeypatch):
     calls = []
 
-    def without_a_compiler(losses, **_):
-        def call(batch):
-            calls.append(batch.shape)
-            return losses(batch)
+    def without_a_compiler(slope, **_):
+        def call(batch, weight):
+            calls.append((batch.shape, weight.item()))
+            return slope(batch, weight)
 
         return call
 
     monkeypatch.setattr(torch, "compile", without_a_compiler)
+    options = {"steps": 5, "batch_size": 32, "penalty_weight": lambda done: done}
     plain, compiled = members(), members()
-    train_ensemble(plain, X, sparsity(0.2), steps=5, batch_size=32)
+    constraint, twin = (FrequencyMultipliers(rho=0.2, rate=1.0) for _ in range(2))
+    train_ensemble(plain, X, constraint, **options)
     assert calls == []
-    train_ensemble(compiled, X, sparsity(0.2), steps=5, batch_size=32, compile=True)
-    assert calls == [(3, rows, 20) for rows in (32, 32, 32, 32, 4, 32)]  # the first on trial
-    for model, twin in zip(plain, compiled, strict=True):
-        assert torch.equal(weights(model), weights(twin))
+    train_ensemble(compiled, X, twin, **options, compile=True)
+    shapes, taken = zip(*calls, strict=True)
+    assert shapes == tuple((3, rows, 20) for rows in (32, 32, 32, 4, 32))
+    assert taken == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert torch.equal(constraint.prices, twin.prices)
+    for model, other in zip(plain, compiled, strict=True):
+        assert torch.equal(weights(model), weights(other))
+
+
+@pytest.mark.parametrize("penalty", [None, sparsity(0.2), "multipliers"])
+def test_the_step_is_traced_as_one_graph_and_trains_alike(monkeypatch, penalty):
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return aot_eager(graph, example_inputs)  # all but the C++ code
+
+    aot_eager = torch._dynamo.lookup_backend("aot_eager")
+    plain, compiled = members(), members()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    for models in (plain, compiled):
+        for model in models:
+            model.encoder[0].requires_grad_(False)
+        own = FrequencyMultipliers(rho=0.2) if penalty == "multipliers" else penalty
+        train_ensemble(
+            models,
+            X,
+            own,
+            steps=6,  # with a smaller batch among them
+            batch_size=32,
+            lr=[1e-3, 2e-3, 3e-3],
+            penalty_weight=lambda done: done,
+            compile=models is compiled,
+        )
+    for model, other in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(weights(model), weights(other), rtol=0, atol=1e-6)
+    # One for each size of a batch; a constraint has no prices yet at its first.
+    assert len(graphs) == (3 if penalty == "multipliers" else 2)
 
 
 def with_parameter():
