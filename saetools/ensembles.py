@@ -151,7 +151,8 @@ def train_ensemble(
         errors.append(error)
         penalties.append(cost)
         for parameter, gradient in zip(trained, gradients, strict=True):
-            parameter.grad = gradient
+            # Fused Adam reads a gradient in another layout wrongly, and says nothing.
+            parameter.grad = None if gradient is None else gradient.contiguous()
         adam_step()
         if schedule is not None:
             schedule.step()

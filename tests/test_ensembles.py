@@ -359,6 +359,22 @@ def test_the_compiled_step_is_what_is_trained_on(monkeypatch):
         assert torch.equal(weights(model), weights(other))
 
 
+def test_gradients_may_come_in_any_layout(monkeypatch):
+    def other_layout(slope, **_):
+        def call(batch, weight):
+            error, cost, gradients = slope(batch, weight)
+            return error, cost, tuple(g.mT.contiguous().mT for g in gradients)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", other_layout)
+    plain, compiled = members(), members()
+    train_ensemble(plain, X, steps=3)
+    train_ensemble(compiled, X, steps=3, compile=True)
+    for model, other in zip(plain, compiled, strict=True):
+        assert torch.equal(weights(model), weights(other))
+
+
 @pytest.mark.parametrize("penalty", [None, sparsity(0.2), "multipliers"])
 def test_the_step_is_traced_as_one_graph_and_trains_alike(monkeypatch, penalty):
     graphs = []
