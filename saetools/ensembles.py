@@ -18,6 +18,7 @@ from saetools.training import (
     Penalty,
     PenaltyWeight,
     check_rows,
+    keep_freed_memory,
     observing,
     progress_bar,
     row_orders,
@@ -112,6 +113,7 @@ def train_ensemble(
     check_count("steps", steps)
     check_rows(x, value_range)
     check_count("batch_size", batch_size)
+    keep_freed_memory()
     ensemble = stack(models)
     count = len(models)
     seeds = [
