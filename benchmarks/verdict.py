@@ -20,16 +20,13 @@ from typing import Any
 import torch
 from _report import RESULTS, machine
 
-from saetools.verdict import (
+from saetools.data import sparse_mixture
+from saetools.verdict import Task, Trained, measured, read_grid, tasks
+from saetools.ways import (
     FIXES,
     STEPS,
-    Task,
-    Trained,
     ablated,
-    measured,
-    read_grid,
     recipe,
-    tasks,
     unpenalised,
     winner_take_all,
     with_l1,
@@ -70,6 +67,14 @@ def entries(seeds: int) -> list[Entry]:
         for damping in (0.1, 1.0):
             way = partial(with_multipliers, damping=damping)
             found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
+            held = partial(way, hold=True)
+            found.append(("multipliers", f"damping {damping:g}, held", task, held, seeds))
+    for seed in range(1, 9):
+        mixture = sparse_mixture(seed=seed)
+        drawn = both["mixture"]._replace(
+            train=mixture.train, test=mixture.test, test_factors=mixture.test_factors
+        )
+        found.append(("mixtures", f"seed {seed}", drawn, recipe, seeds))
     days = both["days"]
     for units in (8, 16, 32, 64):
         way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)

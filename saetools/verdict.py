@@ -1,43 +1,21 @@
-"""The rows of the grid behind notebook 06: how each way of training is done and measured.
+"""The rows of the grid behind notebook 06: what is learnt, and how a way of training is measured.
 
-`benchmarks/verdict.py` runs them all; the notebook trains some of them again.
+The ways are in ways.py. `benchmarks/verdict.py` runs them all; the notebook trains some again.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LinearLR
 
-from saetools.constraint import FrequencyMultipliers
 from saetools.data import chicago_context, sparse_mixture
-from saetools.directions import skewed_units_
-from saetools.ensembles import train_ensemble
-from saetools.frequency import (
-    activation_frequency,
-    smooth,
-    soft_frequency,
-    straight_through_frequency,
-)
-from saetools.init import initialise_for_frequency_
+from saetools.frequency import activation_frequency
 from saetools.matching import match_factors
 from saetools.metrics import dead_latents, dense_latents, fvu
 from saetools.models import Output, SparseAutoencoder
-from saetools.penalties import bernoulli_kl
-from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
-
-STEPS = 3500
-FIXES = (
-    "sigmoid output",
-    "straight-through",
-    "smoothing",
-    "start from data",
-    "skewed directions",
-    "shift and hold",
-)
 
 
 class Task(NamedTuple):
@@ -71,170 +49,6 @@ class Trained(NamedTuple):
     read: Callable[[SparseAutoencoder, Tensor], Output]
 
 
-def _forward(model: SparseAutoencoder, x: Tensor) -> Output:
-    output: Output = model(x)
-    return output
-
-
-def recipe(task: Task, seeds: Sequence[int], **options: Any) -> Trained:
-    """What the series recommends.
-
-    Example:
-        >>> trained = recipe(tasks()["days"], range(2), steps=7)
-        >>> len(trained.models)
-        2
-    """
-    sizes = options.pop("sizes", (20, 80, 40, 4))
-    models = [SparseAutoencoder(sizes, seed=seed) for seed in seeds]
-    options = {"steps": STEPS, "rho": task.rho} | options
-    train_at_frequency(models, task.train, seeds=seeds, **options)
-    return Trained(models, _forward)
-
-
-def ablated(
-    task: Task,
-    seeds: Sequence[int],
-    fixes: Sequence[str],
-    *,
-    count: str = "hard",
-    ends: str = "overwrite",
-    steps: int = STEPS,
-) -> Trained:
-    """The post's training with some of the fixes; all of them make the recipe.
-
-    Args:
-        task: to learn.
-        seeds: of the models and of the order of their rows.
-        fixes: of FIXES.
-        count: without straight-through, what rho_hat is: "hard", the post's count, or "soft".
-        ends: without smoothing, how rho_hat is kept off 0 and 1: "overwrite" as in the post,
-            or "clamp".
-        steps: of training.
-
-    Example:
-        >>> trained = ablated(tasks()["days"], [0], ["sigmoid output"], steps=3)
-        >>> trained.models[0].output is torch.sigmoid
-        True
-    """
-    if unknown := sorted(set(fixes) - set(FIXES)):
-        raise ValueError(f"fixes must be of {FIXES}, got {unknown}")
-    output = torch.sigmoid if "sigmoid output" in fixes else torch.relu
-    models = [SparseAutoencoder(output=output, seed=seed) for seed in seeds]
-    for model in models:
-        if "skewed directions" in fixes:
-            skewed_units_(model.encoder[-1], model.code_inputs(task.train))  # type: ignore[arg-type]
-        if "start from data" in fixes:
-            initialise_for_frequency_(model, task.train, rho=task.rho)
-
-    def penalty(out: Output) -> Tensor:
-        z = out.pre_activations
-        if "straight-through" in fixes:
-            rho_hat = straight_through_frequency(z, 0.3)
-        else:
-            rho_hat = soft_frequency(z, 0.3) if count == "soft" else activation_frequency(z)
-        if "smoothing" in fixes:
-            rho_hat = smooth(rho_hat)
-        elif ends == "clamp":
-            rho_hat = rho_hat.clamp(1e-3, 1 - 1e-3)
-        else:  # what is overwritten carries no gradient
-            rho_hat = rho_hat.where(rho_hat > 0, 1e-3).where(rho_hat < 1, 1 - 1e-3)
-        return bernoulli_kl(rho_hat, rho=task.rho).sum(-1)
-
-    if "shift and hold" in fixes:
-        learn_and_hold(models, task.train, penalty, rho=task.rho, steps=steps, seeds=seeds)
-    else:
-        train_ensemble(models, task.train, penalty, steps=steps, seeds=seeds)
-    return Trained(models, _forward)
-
-
-def unpenalised(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Trained:
-    """No penalty, and the recipe's learning rates."""
-    return with_l1(task, seeds, 0.0, steps=steps)
-
-
-def with_l1(task: Task, seeds: Sequence[int], weight: float, *, steps: int = STEPS) -> Trained:
-    """`weight` times the units' mean latents, summed, from the ordinary start.
-
-    Example:
-        >>> len(with_l1(tasks()["days"], [0], 0.01, steps=3).models)
-        1
-    """
-    models = [SparseAutoencoder(seed=seed) for seed in seeds]
-    _plainly(models, task, seeds, steps, lambda out: weight * out.latents.mean(-2).sum(-1))
-    return Trained(models, _forward)
-
-
-def with_multipliers(
-    task: Task, seeds: Sequence[int], *, steps: int = STEPS, **options: Any
-) -> Trained:
-    """The recipe's start, and `FrequencyMultipliers` in place of the penalty and the shift.
-
-    Example:
-        >>> len(with_multipliers(tasks()["days"], [0], steps=3).models)
-        1
-    """
-    models = [SparseAutoencoder(seed=seed) for seed in seeds]
-    start_at_frequency_(models, task.train, rho=task.rho)
-    _plainly(models, task, seeds, steps, FrequencyMultipliers(rho=task.rho, **options))
-    return Trained(models, _forward)
-
-
-class WinnerTakeAll(SparseAutoencoder):
-    """Keeps the largest rho B latents of each unit in a batch of B rows, and those equal to them.
-
-    Source: lifetime sparsity of Makhzani and Frey 2015, arXiv 1409.2752.
-
-    Example:
-        >>> model = WinnerTakeAll(seed=0)
-        >>> model.rho = 0.2
-        >>> activation_frequency(model(torch.rand(50, 20)).pre_activations)
-        tensor([0.2000, 0.2000, 0.2000, 0.2000])
-    """
-
-    rho = 0.2
-
-    def forward(self, x: Tensor) -> Output:
-        """As in SparseAutoencoder; the pre-activations of latents that lost are below 0."""
-        z = self.encode(x)
-        winners = max(1, round(self.rho * z.shape[-2]))
-        least = z.topk(winners, dim=-2).values[..., -1:, :]  # of each unit's winners
-        latents = z.where(z >= least, 0)  # winners may be negative: all of them are kept
-        return Output(self.decode(latents), latents, (z >= least).to(z.dtype) - 0.5)
-
-
-def winner_take_all(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Trained:
-    """Exact frequencies by construction, within each batch; measured on all rows as one batch.
-
-    Example:
-        >>> len(winner_take_all(tasks()["days"], [0], steps=3).models)
-        1
-    """
-    models: list[SparseAutoencoder] = [WinnerTakeAll(seed=seed) for seed in seeds]
-    for model in models:
-        model.rho = task.rho  # type: ignore[assignment]
-    _plainly(models, task, seeds, steps, None)
-    return Trained(models, _forward)
-
-
-def _plainly(
-    models: Sequence[SparseAutoencoder],
-    task: Task,
-    seeds: Sequence[int],
-    steps: int,
-    penalty: Callable[[Output], Tensor] | None,
-) -> None:
-    """One phase, at the recipe's largest learning rate, falling to 0."""
-    train_ensemble(
-        models,
-        task.train,
-        penalty,
-        steps=steps,
-        seeds=seeds,
-        lr=3e-3,
-        scheduler=lambda adam: LinearLR(adam, 1.0, 0.0, steps),
-    )
-
-
 @torch.no_grad()
 def measured(task: Task, trained: Trained) -> dict[str, float]:
     """What is said of one row of the grid.
@@ -247,6 +61,7 @@ def measured(task: Task, trained: Trained) -> dict[str, float]:
         how many models have 0.9 (`match_good`).
 
     Example:
+        >>> from saetools.ways import recipe
         >>> task = tasks()["days"]
         >>> row = measured(task, recipe(task, range(2), steps=7))
         >>> row["models"], row["units"]

@@ -84,24 +84,23 @@ IMPORTS = {  # who may import whom, inside the package
     "constraint": {"_checks", "frequency", "models"},
     "recipe": {"_checks", "directions", "ensembles", "init", "models", "penalties", "training"},
     "matching": {"_checks"},
-    "verdict": {
+    "verdict": {"data", "frequency", "matching", "metrics", "models"},
+    "ways": {
         "constraint",
-        "data",
         "directions",
         "ensembles",
         "frequency",
         "init",
-        "matching",
-        "metrics",
         "models",
         "penalties",
         "recipe",
+        "verdict",
     },
     "environment": set(),
     "plots": set(),
     "readout": set(),
 }
-OPTIONAL = {"plots", "readout", "exercises", "matching", "verdict"}  # for the notebooks, or heavy
+OPTIONAL = {"plots", "readout", "exercises", "matching", "verdict", "ways"}  # notebooks', or heavy
 
 
 @pytest.mark.parametrize(
