@@ -3,9 +3,10 @@
 import csv
 import gzip
 import math
+from collections.abc import Iterable, Iterator
 from datetime import date
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,13 +29,16 @@ class ChicagoContext(NamedTuple):
     test_dates: tuple[date, ...]
 
 
-def chicago_context() -> ChicagoContext:
+def chicago_context(*, device: str | torch.device | None = None) -> ChicagoContext:
     """Real 20-dimensional context vectors: 5,698 days in Chicago, 2001-01-22 to 2016-08-28.
 
     18 weather readings, the season ((1 - cos(2 pi day_of_year / 365.25)) / 2: 0 in midwinter,
     1 in midsummer) and whether the day is at the weekend. The last 20 % of the days are the
     test set, since neighbouring days are alike. Each feature is clipped to its 0.1 % and 99.9 %
     quantiles and scaled to [0, 1]; both are fitted on the training days alone.
+
+    Args:
+        device: where the tensors are to be; None for torch's default device.
 
     Returns:
         ChicagoContext, float32. Ridership is that of one station (Clark/Lake): a target for a
@@ -62,7 +66,7 @@ def chicago_context() -> ChicagoContext:
     split = int((1 - TEST_SHARE) * len(x))
     low, high = x[:split].quantile(torch.tensor([CLIP, 1 - CLIP]), dim=0)
     x = (x.clamp(low, high) - low) / (high - low)
-    return ChicagoContext(
+    days = ChicagoContext(
         train=x[:split],
         test=x[split:],
         feature_names=(*records[0], "season", "weekend"),
@@ -71,6 +75,7 @@ def chicago_context() -> ChicagoContext:
         train_dates=dates[:split],
         test_dates=dates[split:],
     )
+    return ChicagoContext(*_on(device, days))
 
 
 class SparseMixture(NamedTuple):
@@ -93,6 +98,7 @@ def sparse_mixture(
     frequency: float = 0.15,
     noise: float = 0.02,
     seed: int = 0,
+    device: str | torch.device | None = None,
 ) -> SparseMixture:
     """Rows that a few sparse causes explain, with those causes as ground truth.
 
@@ -107,7 +113,8 @@ def sparse_mixture(
         features: dimension D of a row, two or more.
         frequency: share of the rows on which a factor is on, in (0, 1].
         noise: half-width of the noise, as a fraction of the largest possible signal.
-        seed: of everything drawn; the global random state is not used.
+        seed: of everything drawn, on the CPU; the global random state is not used.
+        device: where the tensors are to be; None for torch's default device.
 
     Returns:
         SparseMixture, float32; train and test satisfy
@@ -142,7 +149,7 @@ def sparse_mixture(
     error = noise * largest * (2 * uniform(rows + test_rows, features) - 1)
     offset = noise * largest * scale
     x = (offset + scale * (strength @ dictionary + error)).clamp(0, 1)  # against rounding only
-    return SparseMixture(
+    mixture = SparseMixture(
         train=x[:rows],
         test=x[rows:],
         train_factors=strength[:rows],
@@ -150,3 +157,10 @@ def sparse_mixture(
         dictionary=scale * dictionary,
         offset=offset.item(),
     )
+    return SparseMixture(*_on(device, mixture))
+
+
+def _on(device: str | torch.device | None, fields: Iterable[Any]) -> Iterator[Any]:
+    """The fields, those that are tensors on `device`, or on torch's default device."""
+    place = torch.empty(0, device=device).device
+    return (field.to(place) if isinstance(field, Tensor) else field for field in fields)

@@ -55,13 +55,13 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: in
         )
     check_count("starts", starts)
     check_count("seed", seed, minimum=0)
-    exact = inputs.double()
+    exact = inputs.to("cpu", torch.float64)  # which not every device has
     mean = exact.mean(0)
     whiten = _whitening(exact - mean, layer.out_features, float(exact.norm()))  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(starts, *[layer.out_features] * 2, generator=generator, device="cpu")
-    ends = [_climb(z, torch.linalg.qr(draw)[0]) for draw in draws.to(z)]
+    ends = [_climb(z, torch.linalg.qr(draw)[0]) for draw in draws.double()]
     rotation = max(ends, key=lambda end: float(_skewness(z, end).sum()))
     # In an order that does not depend on which start found them.
     rotation = rotation[_skewness(z, rotation).argsort(descending=True)]

@@ -27,7 +27,7 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
         factors: (B, K), for the same rows; a factor is on where it is > 0.
 
     Returns:
-        (L, K) in [-1, 1], float64; 0 for a unit or a factor that is always or never on.
+        (L, K) in [-1, 1], float64 on the CPU; 0 for a unit or a factor that is always or never on.
 
     Raises:
         TypeError, ValueError: if an argument is not as above.
@@ -48,7 +48,7 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
             f"factors must have the rows of pre_activations, {len(pre_activations)}, "
             f"got {len(factors)}"
         )
-    active, on = ((value > 0).double() for value in (pre_activations, factors))
+    active, on = ((value > 0).to("cpu", torch.float64) for value in (pre_activations, factors))
     active, on = active - active.mean(0), on - on.mean(0)
     scale = active.norm(dim=0)[:, None] * on.norm(dim=0)
     return torch.where(scale > 0, active.T @ on / scale, 0.0)
@@ -77,6 +77,6 @@ def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
     """
     phi = phi_coefficients(pre_activations, factors)
     units, paired = (
-        torch.as_tensor(index) for index in linear_sum_assignment(phi.cpu().numpy(), maximize=True)
+        torch.as_tensor(index) for index in linear_sum_assignment(phi.numpy(), maximize=True)
     )
     return Match(phi[units, paired].mean().item(), units, paired, phi)

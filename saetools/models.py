@@ -31,6 +31,8 @@ class SparseAutoencoder(nn.Module):
         output: function applied to the last layer, elementwise.
         seed: draws the weights from this seed and leaves the global random state alone;
             None draws them from the global random state, as torch.nn.Linear does.
+        device: where the weights are to be, the same ones on each; None for torch's default
+            device.
 
     Shape: x (..., B, D) -> Output(reconstruction (..., B, D), latents (..., B, L),
     pre_activations (..., B, L)).
@@ -54,6 +56,7 @@ class SparseAutoencoder(nn.Module):
         output: Callable[[Tensor], Tensor] = torch.sigmoid,
         *,
         seed: int | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
         super().__init__()
         if len(sizes) < 2:
@@ -63,7 +66,8 @@ class SparseAutoencoder(nn.Module):
         with _seeded(seed):
             self.encoder = _linear_layers(self.sizes)
             self.decoder = _linear_layers(self.sizes[::-1])
-        self.to(torch.empty(0).device)  # the default device, be it set globally or by a block
+        # By default torch's default device, be it set globally or by a block.
+        self.to(torch.empty(0, device=device).device)
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
 

@@ -139,3 +139,14 @@ def test_mixture_is_seeded_and_leaves_the_global_state_alone():
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         sparse_mixture(**arguments)
+
+
+def test_the_device_is_asked_for_or_torchs_default():
+    for made in (chicago_context(device="cpu"), sparse_mixture(16, test_rows=4, device="cpu")):
+        assert {value.device.type for value in made if isinstance(value, torch.Tensor)} == {"cpu"}
+    elsewhere = sparse_mixture(16, test_rows=4, device="meta")  # "meta" holds no values
+    assert elsewhere.train.device.type == elsewhere.dictionary.device.type == "meta"
+    assert chicago_context(device="meta").test.device.type == "meta"
+    with torch.device("meta"):
+        assert sparse_mixture(16, test_rows=4, device="cpu").train.device.type == "cpu"
+        assert sparse_mixture(16, test_rows=4).train.device.type == "meta"

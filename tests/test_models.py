@@ -72,3 +72,14 @@ def test_without_a_seed_it_draws_as_torch_does():
 def test_bad_sizes_are_refused(sizes, error, message):
     with pytest.raises(error, match=message):
         SparseAutoencoder(sizes)
+
+
+def test_the_device_is_asked_for_or_torchs_default():
+    def device(**where):
+        return {weight.device.type for weight in SparseAutoencoder(seed=0, **where).parameters()}
+
+    assert device() == device(device="cpu") == {"cpu"}
+    assert device(device="meta") == {"meta"}
+    with torch.device("meta"):
+        assert device() == {"meta"}
+        assert device(device="cpu") == {"cpu"}

@@ -106,4 +106,4 @@ def _judge(gradient: Tensor | None) -> Cell:
         gradient = gradient.coalesce().values()
     if not gradient.isfinite().all():
         return NOT_FINITE
-    return gradient.double().norm().item() if gradient.any() else ZERO
+    return gradient.to("cpu", torch.float64).norm().item() if gradient.any() else ZERO
