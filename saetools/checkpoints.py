@@ -4,20 +4,18 @@ A checkpoint is a safetensors file (see _files.py): tensors, and a description o
 """
 
 import hashlib
-import random
 from collections.abc import Callable, Mapping
-from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from saetools._checks import check_count
 from saetools._files import FilePath, read, remove_partial, write
+from saetools._random_states import GlobalRandomStates
 from saetools.saving import check_fits, state_tensors
 
 
@@ -47,9 +45,8 @@ def checkpointing(
 
     Returns:
         The steps that are done, and what keeps a checkpoint when called with the steps done: at
-        the start, after every `every` steps and at the end. Also kept, and restored, are the
-        states of the global random generators that training has drawn from; the others are
-        left alone.
+        the start, after every `every` steps and at the end. Also kept are the states of the
+        global random generators; those that training does not draw from are given back.
 
     Raises:
         ImportError, OSError: as `saving.load` does.
@@ -63,10 +60,9 @@ def checkpointing(
     settings = {"steps": steps, **settings, **_identity(x)}
     settings = {name: _plain(value) for name, value in settings.items()}
     parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
-    generators = _generators(x.device)
-    # Of steps gone by, stacked once and not for each file again.
+    parts["random"] = random_states = GlobalRandomStates(x.device)
+    # The curves of steps gone by, stacked once and not for each file again.
     chunks: dict[str, list[Tensor]] = {name: [] for name in curves}
-    drawn: set[str] = set()
     kept_at = None
 
     remove_partial(path)
@@ -80,17 +76,8 @@ def checkpointing(
             curves[name].extend(curve)
             chunks[name].append(curve)
         observations.extend(state["observations"])
-        for name, of_generator in state["random"].items():
-            generators[name][1](of_generator)
-            drawn.add(name)
-    found = {name: get() for name, (get, _) in generators.items()}
 
-    def keep(steps_done: int) -> None:
-        nonlocal kept_at
-        if steps_done == kept_at or (steps_done % every != 0 and steps_done < steps):
-            return
-        now = {name: get() for name, (get, _) in generators.items()}
-        drawn.update(name for name in now if not _same(now[name], found[name]))
+    def write_state(steps_done: int) -> None:
         for name, curve in curves.items():
             if new := curve[sum(map(len, chunks[name])) :]:
                 chunks[name].append(torch.stack(new))
@@ -98,17 +85,19 @@ def checkpointing(
             "parts": {name: part.state_dict() for name, part in parts.items()},
             "curves": {name: torch.cat(curve) for name, curve in chunks.items() if curve},
             "observations": observations,
-            "random": {name: now[name] for name in sorted(drawn)},
         }
         tensors: dict[str, Tensor] = {}
         packed = _pack(state, tensors)
-        write(
-            path,
-            "checkpoint",
-            tensors,
-            {"settings": settings, "steps_done": steps_done, "state": packed},
-        )
-        kept_at = steps_done
+        about = {"settings": settings, "steps_done": steps_done, "state": packed}
+        write(path, "checkpoint", tensors, about)
+
+    def keep(steps_done: int) -> None:
+        nonlocal kept_at
+        if steps_done != kept_at and (steps_done % every == 0 or steps_done == steps):
+            write_state(steps_done)
+            kept_at = steps_done
+        if steps_done == steps:
+            random_states.give_back()
 
     return kept_at or 0, keep
 
@@ -204,32 +193,3 @@ def _lay_out_like_parameters(optimizer: Optimizer) -> None:
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 1:
                 moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-_Generator = tuple[Callable[[], Any], Callable[[Any], Any]]
-
-
-def _generators(device: torch.device) -> dict[str, _Generator]:
-    """How the state of each global random generator is got and set."""
-
-    def numpy_state() -> tuple[Any, ...]:
-        state: Any = np.random.get_state()  # noqa: NPY002
-        return (state[0], state[1].tolist(), *state[2:])
-
-    generators: dict[str, _Generator] = {
-        "Python": (random.getstate, random.setstate),
-        "NumPy": (numpy_state, np.random.set_state),
-        "torch": (torch.get_rng_state, torch.set_rng_state),
-    }
-    if device.type != "cpu":
-        module = getattr(torch, device.type)
-        where = {} if device.type == "mps" else {"device": device}
-        generators[device.type] = (
-            partial(module.get_rng_state, **where),
-            partial(module.set_rng_state, **where),
-        )
-    return generators
-
-
-def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)

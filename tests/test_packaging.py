@@ -71,6 +71,7 @@ def test_import_brings_torch_and_nothing_heavy():
 IMPORTS = {  # who may import whom, inside the package
     "_checks": set(),
     "_files": set(),
+    "_random_states": set(),
     "data": {"_checks"},
     "models": {"_checks"},
     "soft_steps": set(),
@@ -80,7 +81,7 @@ IMPORTS = {  # who may import whom, inside the package
     "forum_post": {"models"},
     "init": {"_checks", "models"},
     "saving": {"_checks", "_files", "models"},
-    "checkpoints": {"_checks", "_files", "saving"},
+    "checkpoints": {"_checks", "_files", "_random_states", "saving"},
     "training": {"_checks", "_files", "checkpoints", "models"},
     "_stacking": {"models"},
     "ensembles": {"_checks", "_files", "_stacking", "checkpoints", "models", "training"},
