@@ -29,6 +29,7 @@ from saetools.metrics import (
 from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
+from saetools.saving import load, load_into, save
 from saetools.soft_steps import (
     gaussian_step,
     hard_sigmoid_step,
@@ -64,8 +65,11 @@ __all__ = [
     "initialise_for_frequency_",
     "l0",
     "learn_and_hold",
+    "load",
+    "load_into",
     "posted_penalty",
     "rectangle_step",
+    "save",
     "skewed_units_",
     "smooth",
     "soft_frequency",

@@ -61,3 +61,11 @@ class FrequencyMultipliers:
             before = torch.zeros_like(rho_hat) if self.prices is None else self.prices
             self.prices = before + self.rate * miss
         return (self.prices * rho_hat + self.damping * miss.square() / 2).sum(-1)
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        """The prices, for a checkpoint."""
+        return {"prices": self.prices}
+
+    def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
+        """Go on from the prices of a checkpoint."""
+        self.prices = state["prices"]

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from saetools._checks import check_count, check_number
+from saetools._files import FilePath
 from saetools._stacking import stack, unstack
+from saetools.checkpoints import checkpointing
 from saetools.models import SparseAutoencoder
 from saetools.training import (
     Penalty,
@@ -56,6 +58,8 @@ def train_ensemble(
     observe_every: int = 100,
     progress: bool = False,
     compile: bool = False,  # noqa: A002
+    checkpoint: FilePath | None = None,
+    checkpoint_every: int = 500,
 ) -> EnsembleHistory:
     """Train N models in place, each as `train` would train it alone, as one computation.
 
@@ -85,6 +89,7 @@ def train_ensemble(
         progress: show a progress bar with the rate and the time left (needs tqdm).
         compile: compile the forward and backward pass with torch.compile. The first step then
             takes up to a minute, and needs a C++ compiler.
+        checkpoint, checkpoint_every: as for `train`.
 
     Returns:
         EnsembleHistory(error (steps, N), penalty (steps, N), observations, table). The table
@@ -92,7 +97,8 @@ def train_ensemble(
         not_finite_at, the first step at which the member was not finite, or None.
 
     Raises:
-        TypeError, ValueError: if an argument is not as above, or x holds NaN or infinity.
+        TypeError, ValueError: if an argument is not as above, x holds NaN or infinity, or the
+            checkpoint does not fit, as for `train`.
         RuntimeError: if compile is True and no compiler works here.
 
     Warns:
@@ -143,10 +149,38 @@ def train_ensemble(
     weight = weight_at(penalty_weight, steps)
     observations, look = observing(ensemble, observe, every=observe_every, steps=steps)
 
-    look(0)
+    done, keep = checkpointing(
+        checkpoint,
+        every=checkpoint_every,
+        steps=steps,
+        x=x,
+        settings={
+            "penalty": penalty,
+            "penalty_weight": penalty_weight,
+            "batch_size": batch_size,
+            "lr": rates,
+            "scheduler": scheduler,
+            "seeds": seeds,
+            "observe": observe,
+            "observe_every": observe_every,
+            "compile": compile,
+        },
+        parts={
+            "penalty": penalty,
+            "optimizer": optimizer,
+            "scheduler": schedule,
+            "model": ensemble,
+        },
+        curves={"error": errors, "penalty": penalties},
+        observations=observations,
+    )
+
+    if not observations:
+        look(0)
+    keep(done)
     for step, batch in zip(
-        progress_bar(steps) if progress else range(steps),
-        _stacked_batches(x.detach(), batch_size, seeds),
+        progress_bar(steps, done) if progress else range(done, steps),
+        _stacked_batches(x.detach(), batch_size, seeds, done),
         strict=False,
     ):
         error, cost, gradients = slope_at(batch, batch.new_tensor(weight(step)))
@@ -159,6 +193,7 @@ def train_ensemble(
         if schedule is not None:
             schedule.step()
         look(step + 1)
+        keep(step + 1)
 
     unstack(ensemble, models)
     error, cost = torch.stack(errors).cpu(), torch.stack(penalties).cpu()
@@ -179,9 +214,11 @@ def train_ensemble(
     return EnsembleHistory(error, cost, observations, table)
 
 
-def _stacked_batches(x: Tensor, batch_size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+def _stacked_batches(
+    x: Tensor, batch_size: int, seeds: Sequence[int], skip: int
+) -> Iterator[Tensor]:
     """Batches (N, B, D): to each member the rows that `batches` would give it alone."""
-    orders = [row_orders(x, seed=seed) for seed in seeds]
+    orders = [row_orders(x, seed=seed, batch_size=batch_size, skip=skip) for seed in seeds]
     for order in zip(*orders, strict=True):
         for part in torch.stack(order).split(batch_size, dim=1):
             # One gather for all members; faster than indexing with (N, B).

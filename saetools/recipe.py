@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR
 
 from saetools._checks import check_count, check_finite, check_rho, check_tensor
+from saetools._files import FilePath
 from saetools.directions import skewed_units_
 from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.init import initialise_for_frequency_, target_frequency_
@@ -100,6 +102,7 @@ def learn_and_hold(
     steps: int = 3500,
     weight: float = 0.2,
     lr: float = 3e-3,
+    checkpoint: FilePath | None = None,
     **options: Any,
 ) -> EnsembleHistory:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
@@ -116,6 +119,8 @@ def learn_and_hold(
         steps: how many batches to train on, both phases together, 4 or more.
         weight: of the penalty.
         lr: the largest learning rate.
+        checkpoint: as for `train_ensemble`; each phase has a file of its own, with "-learn" or
+            "-hold" in its name before the suffix.
         options: passed on to `train_ensemble`.
 
     Returns:
@@ -133,6 +138,7 @@ def learn_and_hold(
     _check(models, x, rho)
     first = check_count("steps", steps, minimum=4) * 5 // 7
     second = steps - first
+    files = [None if checkpoint is None else _named(checkpoint, end) for end in ("learn", "hold")]
 
     def one_cycle(adam: Optimizer) -> LRScheduler:
         return OneCycleLR(adam, lr, first, cycle_momentum=False)
@@ -148,19 +154,27 @@ def learn_and_hold(
         penalty_weight=weight,
         lr=lr,
         scheduler=one_cycle,
+        checkpoint=files[0],
         **options,
     )
     with torch.no_grad():
         for model in models:
             target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]
     with _frozen([model.encoder for model in models]):
-        held = train_ensemble(models, x, steps=second, lr=lr, scheduler=to_zero, **options)
+        held = train_ensemble(
+            models, x, steps=second, lr=lr, scheduler=to_zero, checkpoint=files[1], **options
+        )
     return EnsembleHistory(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
         learned.observations + [(first + step, seen) for step, seen in held.observations],
         held.table,
     )
+
+
+def _named(path: FilePath, end: str) -> Path:
+    path = Path(path)
+    return path.with_name(f"{path.stem}-{end}{path.suffix}")
 
 
 def _check(models: object, x: Tensor, rho: float | Tensor) -> None:

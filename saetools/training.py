@@ -1,5 +1,6 @@
 """One training loop, for one model."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from saetools._checks import check_count, check_finite, check_number, check_range, check_tensor
+from saetools._files import FilePath
+from saetools.checkpoints import checkpointing
 from saetools.models import Output
 
 Penalty = Callable[[Output], Tensor]
@@ -26,7 +29,7 @@ class History(NamedTuple):
     observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
 
 
-def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
+def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
     """Endless mini-batches of the rows of x, in a new random order each epoch.
 
     Rows are gathered for many batches at a time. The last batch of an epoch may be smaller.
@@ -35,6 +38,7 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
         x: (rows, ...), at least one row; it stays on its device and gets no gradient.
         batch_size: rows of a batch.
         seed: of the order; the global random state is not used.
+        skip: how many batches to leave out at the beginning, without reading their rows.
 
     Returns:
         An iterator over tensors of shape (batch_size, ...).
@@ -49,20 +53,28 @@ def batches(x: Tensor, batch_size: int, *, seed: int) -> Iterator[Tensor]:
     """
     batch_size = check_count("batch_size", batch_size)
     seed = check_count("seed", seed, minimum=0)
+    check_count("skip", skip, minimum=0)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, seed)
+    return _shuffled(x.detach(), batch_size, seed, skip)
 
 
-def row_orders(x: Tensor, *, seed: int) -> Iterator[Tensor]:
-    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end."""
+def row_orders(x: Tensor, *, seed: int, batch_size: int, skip: int = 0) -> Iterator[Tensor]:
+    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end.
+
+    The first order lacks what is skipped of its epoch.
+    """
     generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
+    epochs, batches_of_epoch = divmod(skip, math.ceil(len(x) / batch_size))
+    for epoch in itertools.count():
+        order = torch.randperm(len(x), generator=generator, device="cpu")
+        if epoch >= epochs:
+            start = batches_of_epoch * batch_size if epoch == epochs else 0
+            yield order[start:].to(x.device)
 
 
-def _shuffled(x: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    for order in row_orders(x, seed=seed):
+def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
+    for order in row_orders(x, seed=seed, batch_size=batch_size, skip=skip):
         for part in order.split(_BATCHES_GATHERED * batch_size):
             yield from x[part].split(batch_size)
 
@@ -83,6 +95,8 @@ def train(
     observe: Callable[[nn.Module], Any] | None = None,
     observe_every: int = 100,
     progress: bool = False,
+    checkpoint: FilePath | None = None,
+    checkpoint_every: int = 500,
 ) -> History:
     """Train `model` in place on squared error plus `penalty`, with fused Adam.
 
@@ -105,12 +119,20 @@ def train(
             steps and after the last, without a gradient; the history keeps what it returns.
         observe_every: steps between two observations.
         progress: show a progress bar (needs tqdm).
+        checkpoint: a file to keep the training in; if it exists, training goes on from it, to
+            the bits that it would have reached without a stop (needs safetensors). It holds
+            the model, the optimizer, the scheduler, the history, the global random generators
+            that training drew from, and a penalty that has a state_dict and a load_state_dict;
+            not what functions keep elsewhere, or buffers that are not persistent.
+        checkpoint_every: steps between two checkpoints; there is one at the start and at the end.
 
     Returns:
         History(error (steps,), penalty (steps,), observations).
 
     Raises:
-        TypeError, ValueError: if an argument is not as above, or x holds NaN or infinity.
+        TypeError, ValueError: if an argument is not as above, x holds NaN or infinity, or the
+            checkpoint is damaged or of other training: a setting, the model or x differs. What
+            an argument holds inside, such as a penalty's rho, is not compared.
         FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
             message names the step and the term.
 
@@ -130,11 +152,32 @@ def train(
     penalties: list[Tensor] = []
     weight = weight_at(penalty_weight, steps)
     observations, look = observing(model, observe, every=observe_every, steps=steps)
+    done, keep = checkpointing(
+        checkpoint,
+        every=checkpoint_every,
+        steps=steps,
+        x=x,
+        settings={
+            "penalty": penalty,
+            "penalty_weight": penalty_weight,
+            "batch_size": batch_size,
+            "lr": lr,
+            "scheduler": scheduler,
+            "seed": seed,
+            "observe": observe,
+            "observe_every": observe_every,
+        },
+        parts={"penalty": penalty, "optimizer": optimizer, "scheduler": schedule, "model": model},
+        curves={"error": errors, "penalty": penalties},
+        observations=observations,
+    )
 
-    look(0)
+    if not observations:
+        look(0)
+    keep(done)
     for step, batch in zip(
-        progress_bar(steps) if progress else range(steps),
-        batches(x, batch_size, seed=seed),
+        progress_bar(steps, done) if progress else range(done, steps),
+        batches(x, batch_size, seed=seed, skip=done),
         strict=False,
     ):
         output = model(batch)
@@ -152,6 +195,7 @@ def train(
         if schedule is not None:
             schedule.step()
         look(step + 1)
+        keep(step + 1)
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return History(torch.stack(errors).cpu(), torch.stack(penalties).cpu(), observations)
@@ -236,8 +280,8 @@ def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str
     )
 
 
-def progress_bar(steps: int) -> Any:
-    """`range(steps)` with a bar that shows the rate and the time left."""
+def progress_bar(steps: int, done: int = 0) -> Any:
+    """`range(done, steps)` with a bar that shows the rate and the time left."""
     from tqdm.auto import trange  # optional: only where a bar is asked for
 
-    return trange(steps, desc="train", unit="step")
+    return trange(done, steps, initial=done, total=steps, desc="train", unit="step")

@@ -79,6 +79,18 @@ def test_each_training_has_prices_of_its_own():
     assert second.prices is None
 
 
+def test_a_state_goes_on_where_another_stopped():
+    batches, through = normal(6, 30, 4), FrequencyMultipliers(rho=0.2)
+    costs = []
+    for number, batch in enumerate(batches):
+        if number in (0, 3):
+            again = FrequencyMultipliers(rho=0.2)
+            again.load_state_dict(through.state_dict())
+        costs.append((through(seen(batch)), again(seen(batch))))
+    assert all(torch.equal(a, b) for a, b in costs)
+    assert torch.equal(through.prices, again.prices)
+
+
 def test_duplicating_the_batch_changes_nothing():
     once, many = FrequencyMultipliers(rho=0.2), FrequencyMultipliers(rho=0.2)
     z = normal(30, 4)

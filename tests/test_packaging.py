@@ -64,11 +64,14 @@ def test_import_brings_torch_and_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not any(name.startswith("saetools.gradients") for name in done.stdout.split())
     loaded = {name.split(".")[0] for name in done.stdout.split()}
-    assert not loaded & {"matplotlib", "pandas", "sklearn", "scipy", "IPython", "tqdm", "jupyter"}
+    heavy = {"matplotlib", "pandas", "sklearn", "scipy", "IPython", "tqdm", "jupyter"}
+    assert not loaded & (heavy | {"safetensors"})
 
 
 IMPORTS = {  # who may import whom, inside the package
     "_checks": set(),
+    "_files": set(),
+    "_random_states": set(),
     "data": {"_checks"},
     "models": {"_checks"},
     "soft_steps": set(),
@@ -77,12 +80,23 @@ IMPORTS = {  # who may import whom, inside the package
     "metrics": {"_checks", "frequency"},
     "forum_post": {"models"},
     "init": {"_checks", "models"},
-    "training": {"_checks", "models"},
+    "saving": {"_checks", "_files", "models"},
+    "checkpoints": {"_checks", "_files", "_random_states", "saving"},
+    "training": {"_checks", "_files", "checkpoints", "models"},
     "_stacking": {"models"},
-    "ensembles": {"_checks", "_stacking", "models", "training"},
+    "ensembles": {"_checks", "_files", "_stacking", "checkpoints", "models", "training"},
     "directions": {"_checks"},
     "constraint": {"_checks", "frequency", "models"},
-    "recipe": {"_checks", "directions", "ensembles", "init", "models", "penalties", "training"},
+    "recipe": {
+        "_checks",
+        "_files",
+        "directions",
+        "ensembles",
+        "init",
+        "models",
+        "penalties",
+        "training",
+    },
     "matching": {"_checks"},
     "verdict": {"data", "frequency", "matching", "metrics", "models"},
     "ways": {

@@ -1,3 +1,4 @@
+import itertools
 import math
 import random
 
@@ -32,6 +33,15 @@ def test_batches_are_a_new_permutation_each_epoch_and_keep_the_last_rows():
         assert [len(batch) for batch in epoch] == [4, 4, 2]
         assert torch.equal(torch.cat(epoch).flatten().sort().values, x.flatten())
     assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (8, 4), (3, 5), (9, 1), (300, 2)])
+def test_skipped_batches_are_left_out_and_nothing_else(rows, batch_size):
+    x = torch.arange(float(rows))[:, None]
+    expected = list(itertools.islice(batches(x, batch_size, seed=5), 320))
+    for skip in (0, 1, 2, 3, 4, 9, 149, 150, 151, 300):
+        got = list(itertools.islice(batches(x, batch_size, seed=5, skip=skip), 320 - skip))
+        assert [batch.tolist() for batch in got] == [batch.tolist() for batch in expected[skip:]]
 
 
 def test_it_is_the_loop_that_one_would_write_by_hand():
@@ -187,12 +197,14 @@ def test_an_ambient_default_device_changes_nothing():
         ((X, 0, 0), ValueError, "batch_size must be at least 1, got 0"),
         ((X, 4, 1.5), TypeError, "seed must be an int, got 1.5"),
         ((X, 4, -1), ValueError, "seed must be at least 0, got -1"),
+        ((X, 4, 0, -1), ValueError, "skip must be at least 0, got -1"),
+        ((X, 4, 0, 1.0), TypeError, r"skip must be an int, got 1\.0"),
     ],
 )
 def test_bad_batches_are_refused_at_the_call(arguments, error, message):
-    x, batch_size, seed = arguments
+    x, batch_size, seed, *skip = arguments
     with pytest.raises(error, match=message):
-        batches(x, batch_size, seed=seed)
+        batches(x, batch_size, seed=seed, skip=skip[0] if skip else 0)
 
 
 def test_a_range_of_ones_own_is_held():
@@ -233,6 +245,14 @@ def test_progress_is_shown_where_it_is_asked_for(capsys):
     assert "2/2" in capsys.readouterr().err
     train(SparseAutoencoder(seed=0), X, steps=2)
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_begins_where_training_goes_on(tmp_path, capsys):
+    for at_first in ("0/6", "6/6"):
+        train(SparseAutoencoder(seed=0), X, steps=6, checkpoint=tmp_path / "a", progress=True)
+        shown = capsys.readouterr().err
+        assert at_first in shown
+    assert "0/6" not in shown
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,15 @@ def main(folder: str) -> str | None:
     print("\n".join(pins), flush=True)
     venv.create(folder, with_pip=True)
     python = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
-    install = [python, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[notebooks,test]"]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--editable",
+        f"{ROOT}[notebooks,saving,test]",
+    ]
     if subprocess.call(install + pins) != 0:
         return "the lowest versions do not install together"
     # An old matplotlib meets a new pyparsing here, and the like: their warnings are not ours.
