@@ -24,6 +24,7 @@ def train_at_frequency(
     *,
     rho: float | Tensor,
     skewed: bool = True,
+    tolerance: float = 0.05,
     **options: Any,
 ) -> EnsembleHistory:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
@@ -35,6 +36,7 @@ def train_at_frequency(
         x: the training rows (rows, D) in [0, 1], on the models' device.
         rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
         skewed: as for `start_at_frequency_`.
+        tolerance: as for `target_frequency_`, at the start and at the shift.
         options: passed on to `learn_and_hold`: steps, lr, batch_size, seeds, progress and more.
 
     Returns:
@@ -50,16 +52,21 @@ def train_at_frequency(
         >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
         True
     """
-    start_at_frequency_(models, x, rho=rho, skewed=skewed)
+    start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
 
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    return learn_and_hold(models, x, penalty, rho=rho, **options)
+    return learn_and_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
 
 def start_at_frequency_(
-    models: Sequence[SparseAutoencoder], x: Tensor, *, rho: float | Tensor, skewed: bool = True
+    models: Sequence[SparseAutoencoder],
+    x: Tensor,
+    *,
+    rho: float | Tensor,
+    skewed: bool = True,
+    tolerance: float = 0.05,
 ) -> Sequence[SparseAutoencoder]:
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
@@ -69,6 +76,7 @@ def start_at_frequency_(
         rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
         skewed: False leaves the units' directions as they are, as a code must that has more
             units than its inputs have directions.
+        tolerance: as for `target_frequency_`.
 
     Returns:
         models.
@@ -87,7 +95,7 @@ def start_at_frequency_(
     for model in models:
         if skewed:
             skewed_units_(model.encoder[-1], model.code_inputs(x))  # type: ignore[arg-type]
-        initialise_for_frequency_(model, x, rho=rho)
+        initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
 
 
@@ -100,6 +108,7 @@ def learn_and_hold(
     steps: int = 3500,
     weight: float = 0.2,
     lr: float = 3e-3,
+    tolerance: float = 0.05,
     **options: Any,
 ) -> EnsembleHistory:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
@@ -116,6 +125,7 @@ def learn_and_hold(
         steps: how many batches to train on, both phases together, 4 or more.
         weight: of the penalty.
         lr: the largest learning rate.
+        tolerance: as for `target_frequency_`.
         options: passed on to `train_ensemble`.
 
     Returns:
@@ -152,7 +162,8 @@ def learn_and_hold(
     )
     with torch.no_grad():
         for model in models:
-            target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]
+            bias, pre_activations = model.encoder[-1].bias, model.encode(x)
+            target_frequency_(bias, pre_activations, rho, tolerance=tolerance)  # type: ignore[arg-type]
     with _frozen([model.encoder for model in models]):
         held = train_ensemble(models, x, steps=second, lr=lr, scheduler=to_zero, **options)
     return EnsembleHistory(

@@ -84,6 +84,16 @@ IMPORTS = {  # who may import whom, inside the package
     "constraint": {"_checks", "frequency", "models"},
     "recipe": {"_checks", "directions", "ensembles", "init", "models", "penalties", "training"},
     "matching": {"_checks"},
+    "sklearn": {
+        "_checks",
+        "directions",
+        "frequency",
+        "metrics",
+        "models",
+        "penalties",
+        "recipe",
+        "training",
+    },
     "verdict": {
         "constraint",
         "data",
@@ -101,7 +111,8 @@ IMPORTS = {  # who may import whom, inside the package
     "plots": set(),
     "readout": set(),
 }
-OPTIONAL = {"plots", "readout", "exercises", "matching", "verdict"}  # for the notebooks, or heavy
+# For the notebooks, or heavy.
+OPTIONAL = {"plots", "readout", "exercises", "matching", "sklearn", "verdict"}
 
 
 @pytest.mark.parametrize(
