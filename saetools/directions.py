@@ -72,14 +72,34 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: in
     return layer
 
 
+@torch.no_grad()
+def varying_directions(inputs: Tensor) -> int:
+    """In how many directions the rows of inputs (B, D) vary: how many units can be skewed.
+
+    Example:
+        >>> varying_directions(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 5.0], [2.0, 5.0, 5.0]]))
+        1
+    """
+    exact = inputs.double()
+    return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), float(exact.norm()))
+
+
+def _count_varying(sizes: Tensor, size: float) -> int:
+    """How many of the singular values `sizes`, largest first, are more than rounding.
+
+    `size` is the norm of the rows before they were centred.
+    """
+    least = max(1e-6 * float(sizes[0]), 1e-9 * size)  # inputs are float32 as a rule
+    return int((sizes > least).sum())
+
+
 def _whitening(centred: Tensor, units: int, size: float) -> Tensor:
     """The first principal axes (units, D), scaled so that the rows have a spread of 1 there.
 
     `size` is the norm of the rows before they were centred, to tell variation from rounding.
     """
     _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-    least = max(1e-6 * float(sizes[0]), 1e-9 * size)  # inputs are float32 as a rule
-    varying = int((sizes > least).sum())
+    varying = _count_varying(sizes, size)
     if varying < units:
         raise ValueError(
             f"inputs must vary in at least as many directions as the layer has units, {units}, "

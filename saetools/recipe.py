@@ -26,6 +26,7 @@ def train_at_frequency(
     *,
     rho: float | Tensor,
     skewed: bool = True,
+    tolerance: float = 0.05,
     **options: Any,
 ) -> EnsembleHistory:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
@@ -37,6 +38,7 @@ def train_at_frequency(
         x: the training rows (rows, D) in [0, 1], on the models' device.
         rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
         skewed: as for `start_at_frequency_`.
+        tolerance: as for `target_frequency_`, at the start and at the shift.
         options: passed on to `learn_and_hold`: steps, lr, batch_size, seeds, progress and more.
 
     Returns:
@@ -52,16 +54,21 @@ def train_at_frequency(
         >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
         True
     """
-    start_at_frequency_(models, x, rho=rho, skewed=skewed)
+    start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
 
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    return learn_and_hold(models, x, penalty, rho=rho, **options)
+    return learn_and_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
 
 def start_at_frequency_(
-    models: Sequence[SparseAutoencoder], x: Tensor, *, rho: float | Tensor, skewed: bool = True
+    models: Sequence[SparseAutoencoder],
+    x: Tensor,
+    *,
+    rho: float | Tensor,
+    skewed: bool = True,
+    tolerance: float = 0.05,
 ) -> Sequence[SparseAutoencoder]:
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
@@ -71,6 +78,7 @@ def start_at_frequency_(
         rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
         skewed: False leaves the units' directions as they are, as a code must that has more
             units than its inputs have directions.
+        tolerance: as for `target_frequency_`.
 
     Returns:
         models.
@@ -89,7 +97,7 @@ def start_at_frequency_(
     for model in models:
         if skewed:
             skewed_units_(model.encoder[-1], model.code_inputs(x))  # type: ignore[arg-type]
-        initialise_for_frequency_(model, x, rho=rho)
+        initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
 
 
@@ -103,6 +111,7 @@ def learn_and_hold(
     weight: float = 0.2,
     lr: float = 3e-3,
     checkpoint: FilePath | None = None,
+    tolerance: float = 0.05,
     **options: Any,
 ) -> EnsembleHistory:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
@@ -121,6 +130,7 @@ def learn_and_hold(
         lr: the largest learning rate.
         checkpoint: as for `train_ensemble`; each phase has a file of its own, with "-learn" or
             "-hold" in its name before the suffix.
+        tolerance: as for `target_frequency_`.
         options: passed on to `train_ensemble`.
 
     Returns:
@@ -159,7 +169,8 @@ def learn_and_hold(
     )
     with torch.no_grad():
         for model in models:
-            target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]
+            bias, pre_activations = model.encoder[-1].bias, model.encode(x)
+            target_frequency_(bias, pre_activations, rho, tolerance=tolerance)  # type: ignore[arg-type]
     with _frozen([model.encoder for model in models]):
         held = train_ensemble(
             models, x, steps=second, lr=lr, scheduler=to_zero, checkpoint=files[1], **options

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from saetools import SparseAutoencoder, chicago_context, sparse_mixture
-from saetools.directions import skewed_units_
+from saetools.directions import skewed_units_, varying_directions
 from saetools.matching import match_factors
 
 MIXTURE = sparse_mixture(1024)
@@ -189,3 +189,13 @@ def test_rounding_is_no_direction():
     for value in (0.1, 1e6):
         with pytest.raises(ValueError, match="inputs must vary in at least as many directions"):
             skewed_units_(torch.nn.Linear(3, 1), torch.full((7, 3), value, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("directions", [1, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_as_many_units_can_be_skewed_as_there_are_directions(directions, dtype):
+    inputs = (torch.rand(100, directions) @ torch.rand(directions, 6) + 10).to(dtype)
+    assert varying_directions(inputs) == directions
+    skewed(inputs, directions)
+    with pytest.raises(ValueError, match=f"got {directions}"):
+        skewed(inputs, directions + 1)

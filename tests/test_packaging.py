@@ -99,6 +99,16 @@ IMPORTS = {  # who may import whom, inside the package
     },
     "matching": {"_checks"},
     "verdict": {"data", "frequency", "matching", "metrics", "models"},
+    "sklearn": {
+        "_checks",
+        "directions",
+        "frequency",
+        "metrics",
+        "models",
+        "penalties",
+        "recipe",
+        "training",
+    },
     "ways": {
         "constraint",
         "directions",
@@ -114,7 +124,8 @@ IMPORTS = {  # who may import whom, inside the package
     "plots": set(),
     "readout": set(),
 }
-OPTIONAL = {"plots", "readout", "exercises", "matching", "verdict", "ways"}  # notebooks', or heavy
+# For the notebooks, or heavy.
+OPTIONAL = {"plots", "readout", "exercises", "matching", "sklearn", "verdict", "ways"}
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,17 @@ def test_afterwards_each_unit_is_at_rho_to_within_one_row(rho, make_penalty):
     assert [row["error"] for row in history.table] == history.error[-1].tolist()
 
 
+def test_a_tolerance_lets_few_rows_be_as_near_to_rho_as_they_can():
+    for function in (start_at_frequency_, train_at_frequency):
+        with pytest.raises(ValueError, match=r"the nearest share is 0\.333"):
+            function(members(sizes=(20, 2)), X[:3], rho=0.2)
+    models = members(sizes=(20, 2))
+    with pytest.raises(ValueError, match=r"the nearest share is 0\.333"):
+        learn_and_hold(models, X[:3], None, rho=0.2, steps=7)
+    train_at_frequency(models, X[:3], rho=0.2, tolerance=0.14, steps=7)
+    assert (misses(models, 1 / 3, X[:3]) < 1e-6).all()
+
+
 @pytest.mark.parametrize("steps", [4, 5, 7, 14, 20, 23])
 def test_five_steps_in_seven_are_penalised(steps):
     models = members()
