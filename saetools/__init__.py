@@ -3,6 +3,7 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
+from saetools.capture import Capture
 from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.directions import skewed_units_
@@ -28,6 +29,7 @@ from saetools.metrics import (
 )
 from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+from saetools.pooling import pool_rows
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
 from saetools.soft_steps import (
     gaussian_step,
@@ -39,6 +41,7 @@ from saetools.soft_steps import (
 from saetools.training import History, batches, train
 
 __all__ = [
+    "Capture",
     "ChicagoContext",
     "EnsembleHistory",
     "Evaluation",
@@ -64,6 +67,7 @@ __all__ = [
     "initialise_for_frequency_",
     "l0",
     "learn_and_hold",
+    "pool_rows",
     "posted_penalty",
     "rectangle_step",
     "skewed_units_",
