@@ -9,6 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+_COMPILED = (
+    ". A model that was compiled and called before it was captured does not see the Capture: "
+    "call torch.compiler.reset()"
+)
+
 
 class Capture:
     """The outputs of named layers, from the latest call of a model.
@@ -120,11 +125,12 @@ class Capture:
         if not self._runs:
             raise RuntimeError(
                 f"layer {layer!r} has no output yet: call the model, as model(x), first. Neither "
-                "model.forward(x) nor a call of a part of the model counts; if it was compiled "
-                "and called before, torch.compiler.reset() lets it see the Capture"
+                f"model.forward(x) nor a call of a part of the model counts{_COMPILED}"
             )
         if not self._runs[layer]:
-            raise RuntimeError(f"layer {layer!r} did not run in the latest call of the model")
+            raise RuntimeError(
+                f"layer {layer!r} did not run in the latest call of the model{_COMPILED}"
+            )
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(
                 f"layer {layer!r} ran without a gradient inside the model: a penalty on it would "
@@ -178,7 +184,7 @@ class Capture:
             if self._differentiable and not torch.is_grad_enabled():
                 self._cut.add(name)
 
-    def _end(self, _model: nn.Module, _args: Any, _output: Any) -> None:
+    def _end(self, *_model_args_output: Any) -> None:
         self._running = False
 
 
