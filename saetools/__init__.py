@@ -3,6 +3,7 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
+from saetools.capture import Capture
 from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.directions import skewed_units_
@@ -28,6 +29,7 @@ from saetools.metrics import (
 )
 from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+from saetools.pooling import pool_rows
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
 from saetools.saving import load, load_into, save
 from saetools.soft_steps import (
@@ -40,6 +42,7 @@ from saetools.soft_steps import (
 from saetools.training import History, batches, train
 
 __all__ = [
+    "Capture",
     "ChicagoContext",
     "EnsembleHistory",
     "Evaluation",
@@ -67,6 +70,7 @@ __all__ = [
     "learn_and_hold",
     "load",
     "load_into",
+    "pool_rows",
     "posted_penalty",
     "rectangle_step",
     "save",

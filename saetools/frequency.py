@@ -201,7 +201,7 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
         eps: > 0 and < 0.5; it sets the largest push: the KL's slope at 0 is near -rho / eps.
 
     Returns:
-        The shape of rho_hat.
+        The shape of rho_hat, float32 or better: in bfloat16, 1 - 1e-3 would be 1 again.
 
     Raises:
         TypeError, ValueError: if rho_hat is not a floating tensor, or eps is not as above.
@@ -212,8 +212,9 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     """
     if not check_positive("eps", eps) < 0.5:
         raise ValueError(f"eps must be less than 0.5, got {eps}")
-    half = check_tensor("rho_hat", rho_hat, dims=0).new_full((), 0.5)
-    return rho_hat.lerp(half, 2 * eps)  # 2 eps of the way to 1/2: one operation, not two
+    exact = _exact(check_tensor("rho_hat", rho_hat, dims=0))
+    half = exact.new_full((), 0.5)
+    return exact.lerp(half, 2 * eps)  # 2 eps of the way to 1/2: one operation, not two
 
 
 def _mean(rows: Tensor, dim: Dims) -> Tensor:

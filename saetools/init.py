@@ -70,6 +70,7 @@ def target_frequency_(
     if rows == 1 or (misses.amin(-2) > tolerance).any():
         raise ValueError(_unreachable(misses, reached, target, tolerance, rows))
     best = misses.argmin(-2, keepdim=True)
+    torch.clear_autocast_cache()  # or the rest of an autocast block would use the bias as it was
     return bias.sub_(thresholds.gather(-2, best).squeeze(-2))
 
 
@@ -148,6 +149,7 @@ def _spread(pre_activations: Tensor) -> Tensor:
 
 
 def _scale_rows(layer: nn.Linear, spread: Tensor) -> None:
+    torch.clear_autocast_cache()
     layer.weight.div_(spread[:, None])
     if layer.bias is not None:
         layer.bias.div_(spread)

@@ -293,10 +293,22 @@ def test_smooth_can_be_the_add_one_count(rows, share):
     assert got == pytest.approx((active + 1) / (rows + 2), rel=1e-6)
 
 
-def test_smooth_takes_any_shape_and_keeps_the_dtype():
+def test_smooth_takes_any_shape():
     assert smooth(torch.tensor(0.0)).item() == pytest.approx(1e-3)
-    assert smooth(torch.zeros(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert smooth(torch.zeros(2, 3, 4)).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_smooth_keeps_off_both_ends_in_every_dtype(dtype):
+    ends = torch.tensor([0.0, 1.0], dtype=dtype, requires_grad=True)
+    got = smooth(ends)
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
+    assert got.tolist() == pytest.approx([1e-3, 1 - 1e-3], rel=1e-6)
+    kl = bernoulli_kl(got, rho=0.2)
+    kl.sum().backward()
+    assert kl.isfinite().all()
+    assert ends.grad.isfinite().all()
+    assert ends.grad.dtype == dtype
 
 
 @pytest.mark.parametrize("rho", [0.2, torch.tensor([0.1, 0.2, 0.3])], ids=["number", "tensor"])

@@ -75,6 +75,8 @@ IMPORTS = {  # who may import whom, inside the package
     "data": {"_checks"},
     "models": {"_checks"},
     "soft_steps": set(),
+    "capture": set(),
+    "pooling": {"_checks"},
     "frequency": {"_checks", "soft_steps"},
     "penalties": {"_checks", "frequency"},
     "metrics": {"_checks", "frequency"},
