@@ -3,9 +3,11 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
+from saetools.accumulation import backward_in_parts
 from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.directions import skewed_units_
+from saetools.distributed import over_ranks
 from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.forum_post import PostedAutoencoder, posted_penalty
 from saetools.frequency import (
@@ -29,6 +31,7 @@ from saetools.metrics import (
 from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
+from saetools.running import RunningFrequency
 from saetools.soft_steps import (
     gaussian_step,
     hard_sigmoid_step,
@@ -47,9 +50,11 @@ __all__ = [
     "History",
     "Output",
     "PostedAutoencoder",
+    "RunningFrequency",
     "SparseAutoencoder",
     "SparseMixture",
     "activation_frequency",
+    "backward_in_parts",
     "batches",
     "bernoulli_kl",
     "bernoulli_kl_with_logits",
@@ -64,6 +69,7 @@ __all__ = [
     "initialise_for_frequency_",
     "l0",
     "learn_and_hold",
+    "over_ranks",
     "posted_penalty",
     "rectangle_step",
     "skewed_units_",
