@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -38,19 +39,29 @@ def cases(ranks):
     """All that `ranks` processes are to agree on with one."""
     equal = (ROWS // ranks,) * ranks
     uneven = {1: (41,), 2: (29, 12), 4: (17, 0, 23, 1)}[ranks]
-    some = {1: (3,), 2: (3, 1), 4: (1, 3, 8, 2)}[ranks]
+    some = {1: (3,), 2: (3, 1), 4: (1, 3, 8, 2)}[ranks]  # micro-batches
     found = {}
     for dtype in (torch.float32, torch.float64):
-        for shards in (equal, uneven):
-            for parts in (None, some, (8,) * ranks):
-                for adam in (False, True)[: 1 + (dtype == torch.float64)]:
-                    case = Case(shards, parts, dtype, adam)
-                    found[f"{shards} {parts} {dtype} adam={adam}"] = case
+        found |= {
+            f"equal {dtype}": Case(equal, None, dtype),
+            f"equal in parts {dtype}": Case(equal, some, dtype),
+            f"uneven {dtype}": Case(uneven, None, dtype),
+            f"uneven in parts {dtype}": Case(uneven, some, dtype),
+            f"uneven in 8 parts each {dtype}": Case(uneven, (8,) * ranks, dtype),
+        }
+    found["Adam"] = Case(uneven, None, adam=True)
+    found["Adam in parts"] = Case(uneven, some, adam=True)
     found["by hand"] = Case(uneven, None, wrapped=False)
-    found["by hand, parts"] = Case(uneven, some, wrapped=False)
-    found["naive equal"] = Case(equal, None, naive=True)
-    found["naive uneven"] = Case({2: (29, 12), 4: (17, 2, 21, 1)}.get(ranks, uneven), None, naive=True)
+    found["by hand in parts"] = Case(uneven, some, wrapped=False)
     return found
+
+
+def naive_cases(ranks):
+    """What must not agree: each process or part with a penalty and an error of its own."""
+    return {
+        "naive": Case((ROWS // ranks,) * ranks, None, naive=True),
+        "naive in parts": Case((ROWS // ranks,) * ranks, (3,) * ranks, naive=True),
+    }
 
 
 def setting(case):
@@ -109,6 +120,11 @@ def in_parts(case, rank):
         if case.parts is None:
             cost = loss(x, over_ranks)
             cost.backward()
+        elif case.naive:
+            parts = x.chunk(case.parts[rank])
+            for part in parts:
+                cost = loss(part, None) / len(parts)
+                cost.backward()
         else:
             cost = backward_in_parts(model, uneven_parts(x, case.parts[rank]), loss)
         if not wrapped and dist.is_initialized():
@@ -182,11 +198,42 @@ def other_facts(rank, ranks):
     for _ in range(2):
         # As many parts as the process's number, plus one; BatchNorm's buffers are broadcast.
         backward_in_parts(
-            model, x.tensor_split(rank + 1), lambda part, whole: whole(model(part).mean(), len(part))
+            model,
+            x.tensor_split(rank + 1),
+            lambda part, whole: whole(model(part).mean(), len(part)),
         )
     facts["exchanges"] = len(exchanges)
     facts["BatchNorm's batches"] = plain[1].num_batches_tracked.item()
+    if ranks == 2:
+        facts["FSDP"] = fully_sharded(rank, ranks)
     return facts
+
+
+def fully_sharded(rank, ranks):
+    """The parameters after the training of `in_one_piece(Case((29, 12), None))` under FSDP."""
+    import torch.distributed.fsdp as fsdp  # slow to import
+
+    if not hasattr(fsdp, "fully_shard"):  # before torch 2.6
+        return None
+    case = Case((29, 12), None)
+    plain, _, batches = setting(case)
+    model = fsdp.fully_shard(plain, mesh=init_device_mesh("cpu", (ranks,)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+
+    def loss(x, whole):
+        output = model(x)
+        error = whole(mse_loss(output.reconstruction, x), len(x))
+        return error + frequency_penalty(output.pre_activations, rho=0.2, whole=whole)
+
+    for step, batch in enumerate(batches):
+        x = batch.split(case.shards)[rank]
+        optimizer.zero_grad()
+        if step % 2:
+            loss(x, over_ranks).backward()
+        else:
+            backward_in_parts(model, uneven_parts(x, 3), loss)
+        optimizer.step()
+    return [parameter.full_tensor().detach() for parameter in model.parameters()]
 
 
 def process(rank, ranks, folder):
@@ -196,7 +243,8 @@ def process(rank, ranks, folder):
     dist.init_process_group(
         "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=ranks
     )
-    found = {name: in_parts(case, rank) for name, case in cases(ranks).items()}
+    every = cases(ranks) | naive_cases(ranks)
+    found = {name: in_parts(case, rank) for name, case in every.items()}
     torch.save((found, other_facts(rank, ranks)), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
