@@ -134,5 +134,5 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, buffer)
             if mps is not None:
                 torch.mps.set_rng_state(mps)
-            # It may hold weights that were cast here, and so without a gradient.
+            # In an older torch it holds weights that were cast here, and so without a gradient.
             torch.clear_autocast_cache()

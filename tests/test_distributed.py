@@ -1,7 +1,14 @@
 """Processes on this machine (gloo) against training in one piece, and over_ranks without any."""
 
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
+from notebook_tools import ROOT
 from parallel_training import (
     Case,
     cases,
@@ -154,3 +161,35 @@ def test_a_part_without_rows_has_no_say_but_stays_joined_to_the_model():
 def test_bad_arguments_are_named(mean, rows, error, message):
     with pytest.raises(error, match=message):
         over_ranks(mean, rows)
+
+
+PAGE = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+SCRIPT = (ROOT / "docs" / "train_ddp.py").read_text(encoding="utf-8")
+
+
+def test_the_pages_code_runs_and_its_loop_and_links_are_real():
+    scope = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(code, scope)
+    assert scope["cost"].isfinite()
+    assert scope["penalty"].isfinite()
+    [loop] = re.findall(r"```\n(error = .*?)```", PAGE, re.DOTALL)
+    words = loop.replace("rho=0.2", "rho=RHO").splitlines()
+    assert textwrap.indent("\n".join(words), 12 * " ") in SCRIPT
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
+
+
+def test_torchrun_starts_the_script_and_units_fire_as_asked():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(ROOT / "docs" / "train_ddp.py"), "4"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    head, _, shares = done.stdout.partition("frequencies ")
+    assert head == "2 processes, 4558 rows, "
+    assert [float(share) for share in shares.split()] == pytest.approx([0.2] * 4, abs=0.06)
