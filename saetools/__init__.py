@@ -3,10 +3,12 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
+from saetools.accumulation import backward_in_parts
 from saetools.capture import Capture
 from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.directions import skewed_units_
+from saetools.distributed import over_ranks
 from saetools.ensembles import EnsembleHistory, train_ensemble
 from saetools.forum_post import PostedAutoencoder, posted_penalty
 from saetools.frequency import (
@@ -31,6 +33,7 @@ from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
 from saetools.pooling import pool_rows
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
+from saetools.running import RunningFrequency
 from saetools.saving import load, load_into, save
 from saetools.soft_steps import (
     gaussian_step,
@@ -51,9 +54,11 @@ __all__ = [
     "History",
     "Output",
     "PostedAutoencoder",
+    "RunningFrequency",
     "SparseAutoencoder",
     "SparseMixture",
     "activation_frequency",
+    "backward_in_parts",
     "batches",
     "bernoulli_kl",
     "bernoulli_kl_with_logits",
@@ -70,6 +75,7 @@ __all__ = [
     "learn_and_hold",
     "load",
     "load_into",
+    "over_ranks",
     "pool_rows",
     "posted_penalty",
     "rectangle_step",

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 
-def check_tensor(name: str, value: object, *, dims: int, rows: int = 1) -> Tensor:
+def check_tensor(
+    name: str, value: object, *, dims: int, rows: int = 1, may_be_empty: bool = False
+) -> Tensor:
     """`value` as a floating tensor of at least `dims` dims, none of them empty."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
@@ -17,6 +19,8 @@ def check_tensor(name: str, value: object, *, dims: int, rows: int = 1) -> Tenso
     if value.ndim < dims:
         raise ValueError(f"{name} must have at least {dims} dims, got shape {tuple(value.shape)}")
     if value.numel() == 0:
+        if may_be_empty:
+            return value
         raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
     if dims >= 2 and value.shape[-2] < rows:
         raise ValueError(f"{name} must have at least {rows} rows, got shape {tuple(value.shape)}")

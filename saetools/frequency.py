@@ -3,6 +3,8 @@
 Every estimate is built on a soft step (see soft_steps.py), whose slope is its gradient.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -11,6 +13,7 @@ from saetools._checks import check_positive, check_tensor
 from saetools.soft_steps import SoftStep, rectangle_step
 
 Dims = int | tuple[int, ...]
+Whole = Callable[[Tensor, int], Tensor]  # from a part's mean and its rows to the whole batch's
 
 
 def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:

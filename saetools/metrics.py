@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from saetools._checks import check_finite, check_number, check_tensor
+from saetools.distributed import count_ranks
 from saetools.frequency import activation_frequency
 
 
@@ -114,7 +116,8 @@ def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
 class FrequencyMeter:
     """The activation frequency of each unit over data that comes in pieces.
 
-    It counts rows, so pieces of unequal size weigh by what they hold.
+    It counts rows, so pieces of unequal size weigh by what they hold. Counts are integers, and
+    exact; those of several meters, in one process or many, are added.
 
     Example:
         >>> meter = FrequencyMeter()
@@ -137,14 +140,55 @@ class FrequencyMeter:
             ValueError: if it is empty, is not finite, or its shape but for B has changed.
         """
         check_finite("pre_activations", check_tensor("pre_activations", pre_activations, dims=2))
-        active = (pre_activations > 0).sum(-2)
+        self._add("pre_activations", (pre_activations > 0).sum(-2), pre_activations.shape[-2])
+
+    def merge(self, other: "FrequencyMeter") -> None:
+        """Add what `other` has counted; it stays as it is.
+
+        Raises:
+            TypeError: if it is not a FrequencyMeter.
+            ValueError: if it has counted other units.
+        """
+        if not isinstance(other, FrequencyMeter):
+            raise TypeError(f"other must be a FrequencyMeter, got {type(other).__name__}")
+        if other.active is not None:
+            self._add("other", other.active, other.rows)
+
+    def over_ranks(self, group: "dist.ProcessGroup | None" = None) -> "FrequencyMeter":
+        """A new meter with what the meters of all processes have counted, the same on each.
+
+        This one stays as it is, so that it may go on and be asked again. Every process of the
+        group makes the call, one that has counted nothing as well. Without torch.distributed,
+        or before it is initialised, the new meter is a copy.
+
+        Args:
+            group: the processes, by default all of them.
+
+        Raises:
+            ValueError: if the processes have counted different units, or this one is not in
+                group.
+        """
+        counts = [(self.active, self.rows)]
+        if (ranks := count_ranks(group)) > 1:
+            # As objects, as a process that has counted nothing does not know the units' shape.
+            mine = None if self.active is None else self.active.tolist()
+            counts = [(None, 0)] * ranks
+            dist.all_gather_object(counts, (mine, self.rows), group=group)
+        merged = FrequencyMeter()
+        for active, rows in counts:
+            if active is not None:
+                device = None if self.active is None else self.active.device
+                merged._add("group", torch.as_tensor(active, device=device), rows)
+        return merged
+
+    def _add(self, name: str, active: Tensor, rows: int) -> None:
         if self.active is not None and self.active.shape != active.shape:
             raise ValueError(
-                f"pre_activations must keep the units of the first update, "
+                f"{name} must keep the units of the first update, "
                 f"{tuple(self.active.shape)}, got {tuple(active.shape)}"
             )
-        self.active = active if self.active is None else self.active + active
-        self.rows += pre_activations.shape[-2]
+        self.active = active if self.active is None else self.active + active.to(self.active.device)
+        self.rows += rows
 
     def compute(self) -> Tensor:
         """Frequencies (..., L) in [0, 1].

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools._checks import check_number, check_rho, check_tensor
-from saetools.frequency import Dims, smooth, straight_through_frequency
+from saetools.frequency import Dims, Whole, smooth, straight_through_frequency
 
 
 def frequency_penalty(
@@ -15,6 +15,7 @@ def frequency_penalty(
     temperature: float | Tensor = 0.3,
     eps: float = 1e-3,
     dim: Dims | None = None,
+    whole: Whole | None = None,
 ) -> Tensor:
     """The penalty this series recommends: add it to the loss, and each unit fires at rate rho.
 
@@ -32,6 +33,9 @@ def frequency_penalty(
         eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar. In an ensemble (N, B, L) it is -2.
+        whole: where the batch is cut into parts, what makes the frequency of all of it from
+            that of this part and its number of rows: `over_ranks`, a `RunningFrequency`, or
+            what `backward_in_parts` gives. A part may then be without a row.
 
     Returns:
         A scalar, or one value for each dim that is not counted over: (N,) in an ensemble.
@@ -49,11 +53,17 @@ def frequency_penalty(
         >>> loss.item() > 2, bool((z.grad[:, 1] < 0).all())  # and is pulled up
         (True, True)
     """
+    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=whole is not None)
     if dim is None:
-        dim = tuple(range(check_tensor("pre_activations", pre_activations, dims=2).ndim - 1))
+        dim = tuple(range(pre_activations.ndim - 1))
     if not isinstance(weight, Tensor):
         check_number("weight", weight, minimum=0)
-    rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
+    if pre_activations.numel() > 0:
+        rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
+    else:
+        rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
+    if whole is not None:
+        rho_hat = whole(rho_hat, pre_activations.numel() // rho_hat.numel())
     return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 
 

@@ -62,3 +62,17 @@ def test_one_hidden_layer(load, monkeypatch, tmp_path):
     monkeypatch.setattr(layer, "importable", dict)
     layer.main(1, CPU)
     assert "by hand, autograd" in (tmp_path / "one_hidden_layer.md").read_text()
+
+
+def test_accumulation(load, monkeypatch, tmp_path):
+    accumulation = load("accumulation")
+    monkeypatch.setattr(accumulation, "ROWS", 8)
+    accumulation.main(1, CPU, repeats=1)
+    assert "20-320-160-16" in (tmp_path / "accumulation.md").read_text()
+
+
+def test_running_frequency(load, monkeypatch, tmp_path):
+    running = load("running_frequency")
+    monkeypatch.setattr(running, "BATCHES", (8,))
+    running.main(seeds=1, steps=2)
+    assert "Chicago, 0.2, 8, 0.001" in (tmp_path / "running_frequency.md").read_text()
