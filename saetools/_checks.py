@@ -12,7 +12,8 @@ def check_tensor(
 ) -> Tensor:
     """`value` as a floating tensor of at least `dims` dims, none of them empty."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        advice = f": use torch.from_numpy({name})" if type(value).__name__ == "ndarray" else ""
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{advice}")
     if not value.is_floating_point():
         advice = "" if value.is_complex() else f": use {name}.float()"
         raise TypeError(f"{name} must have a floating dtype, got {value.dtype}{advice}")

@@ -4,7 +4,7 @@ A checkpoint is a safetensors file (see _files.py): tensors, and a description o
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def checkpointing(
     *,
     every: int,
     steps: int,
-    x: Tensor,
+    x: Tensor | Iterable[Tensor],
     settings: Mapping[str, Any],
     parts: Mapping[str, Any],
     curves: Mapping[str, list[Tensor]],
@@ -36,7 +36,8 @@ def checkpointing(
         path: of the file; None for no checkpoints.
         every: steps between two checkpoints.
         steps: of the whole training.
-        x: the training rows; the file knows them by their shape and a digest.
+        x: the training rows; the file knows them by their shape and a digest. Batches from an
+            iterable cannot be found again: they have no checkpoints.
         settings: what must be as it was: numbers, text, lists, and functions, by their names.
         parts: "model", and others that have a state_dict and a load_state_dict, restored in this
             order; what has none is left out.
@@ -51,11 +52,14 @@ def checkpointing(
     Raises:
         ImportError, OSError: as `saving.load` does.
         TypeError: if there is something that a checkpoint cannot hold.
-        ValueError: if the file is damaged, or is no checkpoint of this training.
+        ValueError: if the file is damaged, or is no checkpoint of this training, or x is not
+            one tensor.
     """
     check_count("checkpoint_every", every)
     if path is None:
         return 0, lambda _: None
+    if not isinstance(x, Tensor):
+        raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
 
     settings = {"steps": steps, **settings, **_identity(x)}
     settings = {name: _plain(value) for name, value in settings.items()}

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tens
 
 def train(
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | Iterable[Tensor],
     penalty: Penalty | None = None,
     *,
     steps: int,
@@ -102,13 +102,17 @@ def train(
 
     Args:
         model: returns an `Output` for a batch.
-        x: the training rows (rows, D), on the model's device.
+        x: the training rows (rows, D), on the model's device. Or, where they do not fit into
+            memory, batches: an iterable of tensors (B, D), such as a DataLoader over a tensor or
+            a list of files' contents, gone through again from its beginning when it runs out.
+            Each batch is checked as it comes, and moved to the model's device.
         penalty: takes the model's Output and returns a scalar tensor; None for no penalty. One
             that reduces over dim -2 (rows) and dim -1 (units) works in train_ensemble as well.
         steps: how many batches to train on.
         penalty_weight: what the penalty is multiplied by: a number >= 0, or a function from
             the share of the steps done, in [0, 1), to it.
-        batch_size: rows of a batch; the last batch of an epoch may have fewer.
+        batch_size: rows of a batch; the last batch of an epoch may have fewer. Of no effect, as
+            seed is, where x comes in batches.
         lr: Adam's learning rate.
         scheduler: makes a torch scheduler from the optimizer, stepped after every batch; for
             example `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
@@ -116,7 +120,8 @@ def train(
         value_range: what x must lie in, by default [0, 1]; None for data without bounds.
         stop_if_not_finite: stop at the first loss that is NaN or infinite.
         observe: called with the model before the first step, after every `observe_every`
-            steps and after the last, without a gradient; the history keeps what it returns.
+            steps and after the last, without a gradient; the history keeps what it returns. For
+            a validation curve it is `lambda model: evaluate(model, others)._asdict()`.
         observe_every: steps between two observations.
         progress: show a progress bar (needs tqdm).
         checkpoint: a file to keep the training in; if it exists, training goes on from it, to
@@ -124,15 +129,17 @@ def train(
             the model, the optimizer, the scheduler, the history, the global random generators
             that training drew from, and a penalty that has a state_dict and a load_state_dict;
             not what functions keep elsewhere, or buffers that are not persistent.
+            It needs x as a tensor.
         checkpoint_every: steps between two checkpoints; there is one at the start and at the end.
 
     Returns:
         History(error (steps,), penalty (steps,), observations).
 
     Raises:
-        TypeError, ValueError: if an argument is not as above, x holds NaN or infinity, or the
-            checkpoint is damaged or of other training: a setting, the model or x differs. What
-            an argument holds inside, such as a penalty's rho, is not compared.
+        TypeError, ValueError: if an argument is not as above, x holds NaN or infinity or runs
+            out of batches for good, or the checkpoint is damaged or of other training: a
+            setting, the model or x differs. What an argument holds inside, such as a penalty's
+            rho, is not compared.
         FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
             message names the step and the term.
 
@@ -141,10 +148,29 @@ def train(
         >>> history = train(SparseAutoencoder(seed=0), torch.rand(64, 20), steps=3)
         >>> history.error.shape
         torch.Size([3])
+
+        With a validation curve:
+
+        >>> from saetools import evaluate
+        >>> train_rows, others = torch.rand(64, 20), torch.rand(32, 20)
+        >>> history = train(
+        ...     SparseAutoencoder(seed=0),
+        ...     train_rows,
+        ...     steps=40,
+        ...     observe=lambda model: evaluate(model, others)._asdict(),
+        ...     observe_every=20,
+        ... )
+        >>> [(step, seen["fvu"] > 0) for step, seen in history.observations]
+        [(0, True), (20, True), (40, True)]
     """
     check_count("steps", steps)
     check_number("lr", lr, above=0)
-    check_rows(x, value_range)
+    if isinstance(x, Tensor):
+        check_rows(x, value_range)
+    elif checkpoint is not None:
+        raise ValueError(
+            "checkpoint needs x as a tensor, whose rows it can find again; got batches"
+        )
     keep_freed_memory()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     schedule = None if scheduler is None else scheduler(optimizer)
@@ -177,7 +203,9 @@ def train(
     keep(done)
     for step, batch in zip(
         progress_bar(steps, done) if progress else range(done, steps),
-        batches(x, batch_size, seed=seed, skip=done),
+        batches(x, batch_size, seed=seed, skip=done)
+        if isinstance(x, Tensor)
+        else _streamed(x, value_range, next(model.parameters()).device),
         strict=False,
     ):
         output = model(batch)
@@ -199,6 +227,26 @@ def train(
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return History(torch.stack(errors).cpu(), torch.stack(penalties).cpu(), observations)
+
+
+def _streamed(
+    x: Iterable[Tensor], value_range: tuple[float, float] | None, device: torch.device
+) -> Iterator[Tensor]:
+    """The batches of x, checked, again and again."""
+    if not isinstance(x, Iterable):
+        raise TypeError(f"x must be a torch.Tensor, or batches of them, got {type(x).__name__}")
+    given = 0
+    while True:
+        before = given
+        for batch in x:
+            check_rows(batch, value_range)
+            given += 1
+            yield batch.detach().to(device)
+        if given == before:
+            raise ValueError(
+                f"x has run out after {given} batches: what can be gone through once, such as a "
+                "generator, must hold one for each step; a list or a DataLoader is begun again"
+            )
 
 
 def check_rows(x: Tensor, value_range: tuple[float, float] | None) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
+from torch.utils.data import DataLoader
 
 from saetools import (
     Output,
@@ -177,11 +178,11 @@ def test_history_keeps_the_dtype_of_the_model():
     assert history.error.dtype == torch.float64
 
 
-def test_an_ambient_default_device_changes_nothing():
+def test_what_is_drawn_does_not_depend_on_an_ambient_default_device():
     plain = SparseAutoencoder(seed=0)
     with torch.device("meta"):
         elsewhere = SparseAutoencoder(seed=0)
-        mixture = sparse_mixture(10)
+        mixture = sparse_mixture(10, device="cpu")
         batch = next(batches(X, 4, seed=0))
     assert elsewhere.encoder[0].weight.device.type == "meta"
     assert torch.equal(mixture.train, sparse_mixture(10).train)
@@ -332,3 +333,54 @@ def test_a_penalty_weight_of_zero_trains_as_no_penalty_does():
 def test_a_negative_penalty_weight_is_refused(weight):
     with pytest.raises(ValueError, match="penalty_weight must be finite and at least 0"):
         train(SparseAutoencoder(seed=0), torch.rand(9, 20), steps=2, penalty_weight=weight)
+
+
+def mean_latent(output):
+    return output.latents.mean()
+
+
+def test_batches_may_come_from_any_iterable():
+    options = {"steps": 5, "lr": 0.01}
+    rows = X[:96]
+    parts = list(rows.split(32))
+    histories, ends = [], []
+    for x in (parts, DataLoader(rows, batch_size=32), iter(2 * parts)):  # 5 steps need 5 of 6
+        model = SparseAutoencoder(seed=0)
+        histories.append(train(model, x, mean_latent, **options))
+        ends.append(weights(model))
+    by_hand = SparseAutoencoder(seed=0)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=0.01)
+    for batch in (2 * parts)[:5]:
+        output = by_hand(batch)
+        loss = (output.reconstruction - batch).square().mean() + mean_latent(output)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    expected = weights(by_hand)
+    for history, end in zip(histories, ends, strict=True):
+        assert torch.equal(history.error, histories[0].error)
+        torch.testing.assert_close(end, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([], ValueError, "run out after 0 batches"),
+        (iter([X, X]), ValueError, "run out after 2 batches"),
+        ([X, X.double().numpy()], TypeError, r"got ndarray: use torch\.from_numpy"),
+        ([X, X * math.nan], ValueError, "x must be finite, got nan"),
+        ([X, X + 1], ValueError, r"x must lie in \[0, 1\]"),
+        ([(X, X)], TypeError, "x must be a torch.Tensor, got tuple"),
+        (3, TypeError, "x must be a torch.Tensor, or batches of them, got int"),
+        (None, TypeError, "or batches of them, got NoneType"),
+    ],
+)
+def test_batches_are_checked_as_they_come(x, error, message):
+    with pytest.raises(error, match=message):
+        train(SparseAutoencoder(seed=0), x, steps=3)
+
+
+def test_a_checkpoint_needs_the_rows_at_hand(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint needs x as a tensor"):
+        train(SparseAutoencoder(seed=0), [X], steps=3, checkpoint=tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
