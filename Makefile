@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := saetools tests tools benchmarks notebooks
 
-.PHONY: notebooks test lab update-outputs check-everywhere clean
+.PHONY: notebooks test lab docs update-outputs check-everywhere clean
 
 notebooks: $(VENV)/ready  ## execute every notebook; executed copies and HTML under build/
 	@$(BIN)/python tools/notebooks.py run
@@ -17,6 +17,9 @@ test: $(VENV)/ready  ## style, types, unit tests, doctests, and the notebooks un
 
 lab: $(VENV)/ready  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+docs: $(VENV)/ready  ## the reference from the docstrings, build/reference/saetools.html
+	@$(BIN)/python tools/reference.py
 
 update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their committed outputs
 	@$(BIN)/python tools/notebooks.py update

@@ -39,7 +39,7 @@ def main(folder: str) -> str | None:
         "install",
         "--quiet",
         "--editable",
-        f"{ROOT}[notebooks,saving,test]",
+        f"{ROOT}[notebooks,saving,sklearn,docs,test]",
     ]
     if subprocess.call(install + pins) != 0:
         return "the lowest versions do not install together"
