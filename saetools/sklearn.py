@@ -61,8 +61,7 @@ class SparseAutoencoderTransformer(
         penalty_weight: of `frequency_penalty`, >= 0. The recipe's 0.2 is for rows in [0, 1], whose
             squared error is much smaller than that of rows with a spread of 1.
         tolerance: how far from rho few or tied rows may keep a unit, in (0, 1).
-        device: where to compute; None for torch's default device. "mps" has no float64: give
-            it float32.
+        device: where to compute, as torch names it; None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
             differs each time, and does not draw from NumPy's global random state.
 

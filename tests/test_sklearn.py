@@ -139,6 +139,13 @@ def test_a_code_may_be_wider_than_the_rows():
     )
 
 
+@pytest.mark.parametrize("units", [3, 4])
+def test_where_there_are_directions_enough_units_start_uncorrelated(units):
+    sae = transformer(units, hidden_layer_sizes=(), learning_rate=1e-12).partial_fit(X[:, :4])
+    z = sae.model_.encode(torch.tensor((X[:, :4] - sae.mean_) / sae.scale_)).detach().numpy()
+    assert np.corrcoef(z.T) == pytest.approx(np.eye(units), abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", [int, np.random.RandomState])
 def test_equal_seeds_give_equal_results_and_others_others(kind):
     codes = [transformer(random_state=kind(seed)).fit_transform(X) for seed in (3, 3, 4)]
@@ -240,6 +247,11 @@ def test_training_that_does_not_stay_finite_is_an_error(method, learning_rate):
         sae.partial_fit(rows)  # the step after which nothing is finite
     with pytest.raises(FloatingPointError, match=r"not (stay )?finite"):
         getattr(sae, method)(rows)
+
+
+def test_a_step_beyond_all_numbers_is_an_error_at_once():
+    with pytest.raises(FloatingPointError, match="did not stay finite"):
+        transformer(learning_rate=1e39).partial_fit(X.astype(np.float32))
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda sae: pickle.loads(pickle.dumps(sae))])
