@@ -458,3 +458,55 @@ def test_rho_is_given_by_name():
         frequency_penalty(torch.ones(3, 4), 0.2)
     with pytest.raises(TypeError, match="rho"):
         frequency_penalty(torch.ones(3, 4))
+
+
+HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+
+
+@HALVES
+@pytest.mark.parametrize("rows", [100, 3000, 300_000])  # float16 cannot count beyond 2048
+def test_half_precision_is_counted_in_single_with_its_gradient(rows, dtype):
+    """Beside the rounding of the gradient to the dtype, which is its own, nothing is lost."""
+    half = (torch.randn(rows, 4) + torch.tensor([-4.0, -1.0, 0.0, 1.5])).to(dtype)
+
+    def penalty(z):  # scaled as a GradScaler does: in float16, 1 / rows would vanish
+        return 2.0**16 * frequency_penalty(z, rho=0.2)
+
+    value, slope = value_and_gradient(penalty, half)
+    exact, exact_slope = value_and_gradient(penalty, half.double())
+    assert (value.dtype, slope.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0)
+    largest, error = exact_slope.abs().amax(0), torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        slope / largest, exact_slope / largest, rtol=error, atol=1e-5, check_dtype=False
+    )
+    total, exact_total = slope.double().sum(0), exact_slope.sum(0)
+    torch.testing.assert_close(total, exact_total, rtol=error, atol=0)
+
+
+@HALVES
+def test_under_autocast_all_of_it_is_computed_in_single(dtype):
+    half = uneven(1000, 4).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        got = value_and_gradient(frequency_penalty, half, rho=0.2)
+    torch.testing.assert_close(
+        got, value_and_gradient(frequency_penalty, half, rho=0.2), rtol=0, atol=0
+    )
+    layer, x = torch.nn.Linear(5, 4), torch.randn(1000, 5)
+    slopes = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            penalty = frequency_penalty(layer(x), rho=0.2)
+        slopes.append(torch.autograd.grad(penalty, layer.weight)[0])
+    torch.testing.assert_close(*slopes, rtol=0.05, atol=0.01)
+
+
+@HALVES
+@pytest.mark.parametrize("name", ["temperature", "weight"])
+def test_settings_may_be_half_precision_tensors(name, dtype):
+    z, setting = uneven(100, 4).to(dtype), torch.tensor([0.25, 0.5, 1.0, 2.0])
+    got, expected = (
+        value_and_gradient(frequency_penalty, z, rho=0.2, **{name: setting.to(kind)})
+        for kind in (dtype, torch.float32)
+    )
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
