@@ -34,6 +34,8 @@ def backward_in_parts(
     batch, and one that uses them. The price is a second forward pass of each part; a
     `RunningFrequency` has none, and is not exact. The first pass leaves no trace: the second
     draws the same dropout masks, and buffers, such as BatchNorm's statistics, are updated once.
+    (DistributedDataParallel copies its first process's buffers to the others in the first pass,
+    and there it is undone: keep those of the first process.)
 
     Args:
         model: what `loss` calls. If it has a method no_sync, as DistributedDataParallel has,

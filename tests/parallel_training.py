@@ -1,6 +1,7 @@
 """What the processes of test_distributed.py run, and the same training in one piece, to compare."""
 
 import warnings
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,8 @@ class Case(NamedTuple):
 def cases(ranks):
     """All that `ranks` processes are to agree on with one."""
     equal = (ROWS // ranks,) * ranks
-    uneven = {1: (41,), 2: (29, 12), 4: (17, 0, 23, 1)}[ranks]
-    some = {1: (3,), 2: (3, 1), 4: (1, 3, 8, 2)}[ranks]  # micro-batches
+    uneven = {2: (29, 12), 4: (17, 0, 23, 1)}[ranks]
+    some = {2: (3, 1), 4: (1, 3, 8, 2)}[ranks]  # micro-batches
     single = torch.float32
     return {
         "equal, float32": Case(equal, None, single),
@@ -240,7 +241,11 @@ def process(rank, ranks, folder):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=ranks
+        "gloo",
+        init_method=(folder / "meeting").as_uri(),
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(minutes=3),  # processes that are out of step wait for each other
     )
     every = cases(ranks) | naive_cases(ranks)
     found = {name: in_parts(case, rank) for name, case in every.items()}

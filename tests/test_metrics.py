@@ -155,3 +155,40 @@ def test_meter_keeps_the_members_of_an_ensemble_apart():
     meter.update(pre[:, :10])
     meter.update(pre[:, 10:])
     torch.testing.assert_close(meter.compute(), activation_frequency(pre))
+
+
+def test_merging_meters_adds_their_counts():
+    pre, meters = torch.randn(50, 3), [FrequencyMeter() for _ in range(3)]
+    for meter, rows in zip(meters, pre.split((20, 0, 30)), strict=True):
+        if len(rows):
+            meter.update(rows)
+    first, empty, other = meters
+    first.merge(empty)
+    first.merge(other)
+    assert torch.equal(first.active, (pre > 0).sum(0))
+    assert (first.rows, other.rows, empty.active) == (50, 30, None)
+    empty.merge(other)
+    empty.update(pre)
+    assert other.rows == 30
+    assert torch.equal(other.active, (pre[20:] > 0).sum(0))
+
+
+def test_merging_refuses_what_it_cannot_add():
+    meter, other = FrequencyMeter(), FrequencyMeter()
+    meter.update(torch.ones(2, 3))
+    other.update(torch.ones(2, 4))
+    with pytest.raises(ValueError, match=r"other must keep the units .* \(3,\), got \(4,\)"):
+        meter.merge(other)
+    with pytest.raises(TypeError, match="other must be a FrequencyMeter, got Tensor"):
+        meter.merge(torch.ones(3))
+    assert meter.rows == 2
+
+
+def test_one_process_over_its_ranks_is_a_copy():
+    meter = FrequencyMeter()
+    assert meter.over_ranks().active is None
+    meter.update(torch.tensor([[1.0, -1.0]]))
+    copy = meter.over_ranks()
+    copy.update(torch.tensor([[1.0, 1.0]]))
+    assert (meter.rows, copy.rows) == (1, 2)
+    assert meter.compute().tolist() == [1, 0]
