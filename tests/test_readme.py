@@ -6,10 +6,10 @@ import pytest
 import torch
 from notebook_tools import NOTEBOOKS, ROOT
 
-from saetools import chicago_context, dead_latents, evaluate
+from saetools import activation_frequency, chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIX, USE, PACKAGE, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FIX, USE, PACKAGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
@@ -40,6 +40,21 @@ def test_with_the_package_units_are_where_the_readme_says(capsys):
     assert ((evaluate(scope["model"], x).frequency - 0.2).abs() <= 0.05).all()
     for model in scope["models"]:
         assert ((evaluate(model, x).frequency - 0.2).abs() <= 1e-3).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_lines_bring_the_units_of_a_plain_mlp_to_rho(seed):
+    line = '    loss = loss + frequency_penalty(captured["2"], rho=0.2)  # and the second\n'
+    assert OWN.count("captured = Capture") == OWN.count(line) == 1
+    found = []
+    for code in (OWN, OWN.replace(line, "")):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            scope = {}
+            exec(code, scope)
+        found.append(activation_frequency(scope["captured"]["2"]))
+    assert ((found[0] - 0.2).abs() <= 0.05).all()
+    assert ((found[1] - 0.2).abs() > 0.1).any()
 
 
 def test_the_answer_to_the_forum_fits_a_screen_and_is_the_readmes_fix():
