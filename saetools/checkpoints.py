@@ -65,7 +65,7 @@ def checkpointing(
     settings = {name: _plain(value) for name, value in settings.items()}
     parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
     parts["random"] = random_states = GlobalRandomStates(x.device)
-    # The curves of steps gone by, stacked once and not for each file again.
+    # What has been stacked of the curves, once and not for each file again.
     chunks: dict[str, list[Tensor]] = {name: [] for name in curves}
     kept_at = None
 
@@ -78,7 +78,6 @@ def checkpointing(
                 _lay_out_like_parameters(part)
         for name, curve in state["curves"].items():
             curves[name].extend(curve)
-            chunks[name].append(curve)
         observations.extend(state["observations"])
 
     def write_state(steps_done: int) -> None:

@@ -165,7 +165,7 @@ def check_fits(path: FilePath, tensors: Mapping[str, Tensor], state: Mapping[str
 
 
 def _check_values(model: nn.Module, state: Mapping[str, Tensor], where: str = "") -> None:
-    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    learned = dict(model.named_parameters())
     for name, tensor in state.items():
         if name in learned:
             check_finite(name + where, tensor)

@@ -127,7 +127,11 @@ def in_a_process(path, *, kill_at=None, delay=0.0, write=None):
     process.join(60)
     exit_code = process.exitcode
     process.close()
-    return exit_code, steps.value, torch.load(result) if result.exists() else None
+    return (
+        exit_code,
+        steps.value,
+        torch.load(result, weights_only=True) if result.exists() else None,
+    )
 
 
 def was_killed(exit_code):
