@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_tensor(
@@ -20,11 +20,22 @@ def check_tensor(
     if value.ndim < dims:
         raise ValueError(f"{name} must have at least {dims} dims, got shape {tuple(value.shape)}")
     if value.numel() == 0:
-        if may_be_empty:
+        if may_be_empty and value.shape[-1] > 0:  # of rows, not of units
             return value
         raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
     if dims >= 2 and value.shape[-2] < rows:
         raise ValueError(f"{name} must have at least {rows} rows, got shape {tuple(value.shape)}")
+    return value
+
+
+def check_like(name: str, value: Tensor, model: nn.Module) -> Tensor:
+    """`value`, if it has the dtype and the device of the model's parameters."""
+    parameter = next(model.parameters(), value)
+    # Inside a block of autocast dtypes may differ.
+    same = value.dtype == parameter.dtype or torch.is_autocast_enabled(value.device.type)
+    if not same or value.device != parameter.device:
+        wanted, got = (f"{each.dtype} on {each.device}" for each in (parameter, value))
+        raise ValueError(f"{name} must be as the model is, {wanted}, got {got}: use {name}.to(...)")
     return value
 
 
@@ -51,13 +62,19 @@ def check_range(name: str, value: Tensor, low: float, high: float, *, advice: st
     return value
 
 
-def check_rho(rho: object, *, like: Tensor) -> Tensor:
+def check_rho(rho: object, *, like: Tensor, shape: torch.Size | None = None) -> Tensor:
     """`rho`, a number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
 
     It is checked in that dtype, where a number near 0 or 1 may be rounded to it. Tensors are not
-    checked inside a compiled function, which cannot depend on their values.
+    checked inside a compiled function, which cannot depend on their values. With a shape, a
+    tensor must broadcast against it.
     """
     if isinstance(rho, Tensor):
+        if shape is not None and not _broadcast(rho.shape, shape):
+            raise ValueError(
+                f"rho must broadcast against the units, shape {tuple(shape)}, "
+                f"got shape {tuple(rho.shape)}"
+            )
         target = rho.to(like)
         compiled = torch.compiler.is_compiling()
         if not compiled and not ((target > 0) & (target < 1)).all():
@@ -70,6 +87,11 @@ def check_rho(rho: object, *, like: Tensor) -> Tensor:
         rounded = f", too near to an end for {like.dtype}" if 0 < float(rho) < 1 else ""
         raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{rounded}")
     return torch.as_tensor(rho, dtype=like.dtype, device=like.device)
+
+
+def _broadcast(one: torch.Size, other: torch.Size) -> bool:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 def check_positive(name: str, value: object, *, like: Tensor | None = None) -> float | Tensor:

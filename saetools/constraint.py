@@ -56,7 +56,7 @@ class FrequencyMultipliers:
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the prices are updated."""
         rho_hat = straight_through_frequency(output.pre_activations, self.temperature)
-        miss = rho_hat - self.rho
+        miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.prices is None else self.prices
             self.prices = before + self.rate * miss

@@ -117,10 +117,12 @@ def train_ensemble(
         (torch.Size([5, 3]), 2)
     """
     check_count("steps", steps)
-    check_rows(x, value_range)
+    ensemble = stack(models)
+    check_rows(x, value_range, ensemble)
+    if x.ndim != 2:
+        raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
     check_count("batch_size", batch_size)
     keep_freed_memory()
-    ensemble = stack(models)
     count = len(models)
     seeds = [
         check_count("seeds", seed, minimum=0)

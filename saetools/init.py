@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from saetools._checks import check_finite, check_number, check_rho, check_tensor
+from saetools._checks import check_finite, check_like, check_number, check_rho, check_tensor
 from saetools.models import SparseAutoencoder
 
 
@@ -59,7 +59,7 @@ def target_frequency_(
             f"got {tuple(bias.shape)}"
         )
     rows = pre_activations.shape[-2]
-    target = check_rho(rho, like=bias).expand(shape)
+    target = check_rho(rho, like=bias, shape=bias.shape).expand(shape)
     values = pre_activations.sort(dim=-2).values
     thresholds = (values[..., 1:, :] + values[..., :-1, :]) / 2
     # A threshold after the k-th smallest value leaves rows - k active, if it separates anything.
@@ -188,7 +188,9 @@ def initialise_for_frequency_(
             f"model must be a SparseAutoencoder, got {type(model).__name__}: for another one, "
             "use unit_spread_ and target_frequency_ on the layer of its code"
         )
-    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_finite("x", check_like("x", check_tensor("x", x, dims=2, rows=2), model))
+    if x.ndim != 2:
+        raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
     code = model.encoder[-1]
     assert isinstance(code, nn.Linear)
     pre_activations = model.encode(x)

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from saetools._checks import check_tensor
+from saetools._checks import check_finite, check_tensor
 
 
 class Match(NamedTuple):
@@ -41,7 +41,7 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
         [[1.0, 0.0]]
     """
     for name, value in (("pre_activations", pre_activations), ("factors", factors)):
-        if check_tensor(name, value, dims=2).ndim != 2:
+        if check_finite(name, check_tensor(name, value, dims=2)).ndim != 2:
             raise ValueError(f"{name} must have 2 dims, got shape {tuple(value.shape)}")
     if len(pre_activations) != len(factors):
         raise ValueError(

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saetools._checks import check_finite, check_number, check_tensor
+from saetools._checks import check_finite, check_like, check_number, check_tensor
 from saetools.distributed import count_ranks
 from saetools.frequency import activation_frequency
 
@@ -27,7 +27,8 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
 
     Raises:
         TypeError: if either is not a floating tensor.
-        ValueError: if the shapes do not match, a value is not finite, or x does not vary.
+        ValueError: if the shapes do not match, a value is not finite, x does not vary, or the
+            squares of values overflow or vanish.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -47,7 +48,13 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     exact = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
     x, reconstruction = x.to(exact), reconstruction.to(exact)
     variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
-    return (reconstruction - x).square().sum((-2, -1)) / variance
+    unexplained = (reconstruction - x).square().sum((-2, -1)) / variance
+    if not unexplained.isfinite().all():  # the squares were too large or too small
+        raise ValueError(
+            f"x and reconstruction must have squares that fit into {exact}, got values up to "
+            f"{torch.stack([x.abs().max(), reconstruction.abs().max()]).max():.2g}: scale both"
+        )
+    return unexplained
 
 
 @torch.no_grad()
@@ -58,7 +65,7 @@ def l0(pre_activations: Tensor) -> Tensor:
         pre_activations: (..., B, L); a unit is active where it is > 0.
 
     Returns:
-        (...), in [0, L].
+        (...), in [0, L]. NaN counts as not active.
 
     Raises:
         TypeError, ValueError: as activation_frequency does.
@@ -229,7 +236,7 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
         >>> evaluate(SparseAutoencoder(seed=0), torch.rand(50, 20)).frequency.shape
         torch.Size([4])
     """
-    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_finite("x", check_like("x", check_tensor("x", x, dims=2, rows=2), model))
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
     modes = [(module, module.training) for module in model.modules()]

@@ -39,7 +39,8 @@ class SparseAutoencoder(nn.Module):
 
     Raises:
         TypeError: if a size is no int.
-        ValueError: if there are fewer than two sizes, or one is smaller than 1.
+        ValueError: if there are fewer than two sizes, or one is smaller than 1; when called, if x
+            has not D columns.
 
     Example:
         >>> model = SparseAutoencoder(seed=0)
@@ -73,6 +74,8 @@ class SparseAutoencoder(nn.Module):
 
     def code_inputs(self, x: Tensor) -> Tensor:
         """What the code's layer, encoder[-1], is given for x (..., B, D)."""
+        if x.shape[-1:] != self.sizes[:1]:
+            raise ValueError(f"x must have {self.sizes[0]} columns, got shape {tuple(x.shape)}")
         for layer in self.encoder[:-1]:
             x = self._rectify(layer(x))
         return x

@@ -96,7 +96,10 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
     """
     check_tensor("rho_hat", rho_hat, dims=1)
     exact = torch.promote_types(rho_hat.dtype, torch.float32)
-    target, estimate = check_rho(rho, like=rho_hat).to(exact), rho_hat.to(exact)
+    target, estimate = (
+        check_rho(rho, like=rho_hat, shape=rho_hat.shape).to(exact),
+        rho_hat.to(exact),
+    )
     # x - 1 - ln x is never negative, so rounding cannot push the sum below 0; what it adds to the
     # formula above cancels: rho (on - 1) + (1 - rho) (off - 1) = 0.
     rest = 1 - target
@@ -128,7 +131,7 @@ def bernoulli_kl_with_logits(logits: Tensor, *, rho: float | Tensor) -> Tensor:
     """
     check_tensor("logits", logits, dims=1)
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    target = check_rho(rho, like=exact)
+    target = check_rho(rho, like=exact, shape=exact.shape)
     # Cross-entropy minus entropy, grouped so that little is left to cancel near the target.
     at_target = torch.logit(target)
     zero = torch.zeros_like(exact)  # ln(1 + e^x): torch's softplus drops digits beyond 20

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR
 
-from saetools._checks import check_count, check_finite, check_rho, check_tensor
+from saetools._checks import check_count, check_finite, check_like, check_rho, check_tensor
 from saetools._files import FilePath
 from saetools.directions import skewed_units_
 from saetools.ensembles import EnsembleHistory, train_ensemble
@@ -195,7 +195,10 @@ def _check(models: object, x: Tensor, rho: float | Tensor) -> None:
     for i, model in enumerate(models):
         if not isinstance(model, SparseAutoencoder):
             raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
-    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_tensor("x", x, dims=2, rows=2)
+    for model in models:
+        check_like("x", x, model)
+    check_finite("x", x)
     check_rho(rho, like=x)
 
 

@@ -11,7 +11,14 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools._checks import check_count, check_finite, check_number, check_range, check_tensor
+from saetools._checks import (
+    check_count,
+    check_finite,
+    check_like,
+    check_number,
+    check_range,
+    check_tensor,
+)
 from saetools._files import FilePath
 from saetools.checkpoints import checkpointing
 from saetools.models import Output
@@ -54,6 +61,8 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
     batch_size = check_count("batch_size", batch_size)
     seed = check_count("seed", seed, minimum=0)
     check_count("skip", skip, minimum=0)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
     return _shuffled(x.detach(), batch_size, seed, skip)
@@ -166,7 +175,7 @@ def train(
     check_count("steps", steps)
     check_number("lr", lr, above=0)
     if isinstance(x, Tensor):
-        check_rows(x, value_range)
+        check_rows(x, value_range, model)
     elif checkpoint is not None:
         raise ValueError(
             "checkpoint needs x as a tensor, whose rows it can find again; got batches"
@@ -205,7 +214,7 @@ def train(
         progress_bar(steps, done) if progress else range(done, steps),
         batches(x, batch_size, seed=seed, skip=done)
         if isinstance(x, Tensor)
-        else _streamed(x, value_range, next(model.parameters()).device),
+        else _streamed(x, value_range, model),
         strict=False,
     ):
         output = model(batch)
@@ -230,18 +239,20 @@ def train(
 
 
 def _streamed(
-    x: Iterable[Tensor], value_range: tuple[float, float] | None, device: torch.device
+    x: Iterable[Tensor], value_range: tuple[float, float] | None, model: nn.Module
 ) -> Iterator[Tensor]:
-    """The batches of x, checked, again and again."""
+    """The batches of x, checked and on the model's device, again and again."""
     if not isinstance(x, Iterable):
         raise TypeError(f"x must be a torch.Tensor, or batches of them, got {type(x).__name__}")
+    device = next(model.parameters()).device
     given = 0
     while True:
         before = given
         for batch in x:
-            check_rows(batch, value_range)
+            batch = check_tensor("x", batch, dims=2).detach().to(device)
+            check_rows(batch, value_range, model)
             given += 1
-            yield batch.detach().to(device)
+            yield batch
         if given == before:
             raise ValueError(
                 f"x has run out after {given} batches: what can be gone through once, such as a "
@@ -249,9 +260,9 @@ def _streamed(
             )
 
 
-def check_rows(x: Tensor, value_range: tuple[float, float] | None) -> None:
-    """Raise unless x holds training rows (rows, D): finite, and in the range if one is given."""
-    check_finite("x", check_tensor("x", x, dims=2))
+def check_rows(x: Tensor, value_range: tuple[float, float] | None, model: nn.Module) -> None:
+    """Raise unless x holds training rows (rows, D) for the model, finite and in the range."""
+    check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
     if value_range is not None:
         advice = "scale it, or pass value_range=None for data without bounds"
         check_range("x", x, *value_range, advice=advice)

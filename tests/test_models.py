@@ -83,3 +83,9 @@ def test_the_device_is_asked_for_or_torchs_default():
     with torch.device("meta"):
         assert device() == {"meta"}
         assert device(device="cpu") == {"cpu"}
+
+
+def test_rows_of_another_width_are_refused():
+    for x in (torch.rand(5, 19), torch.rand(2, 5, 21), torch.rand(20, 5), torch.rand(())):
+        with pytest.raises(ValueError, match=r"x must have 20 columns, got shape \("):
+            SparseAutoencoder(seed=0)(x)
