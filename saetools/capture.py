@@ -167,6 +167,7 @@ class Capture:
     def _keep(self, name: str, _layer: nn.Module, _args: Any, output: Any) -> None:
         if name not in self.layers:
             return
+        # Whether it is kept or not: a checkpoint's second run must do what its first did.
         if self._select is not None:
             output = self._select(output)
         if not isinstance(output, Tensor):
@@ -177,10 +178,8 @@ class Capture:
                 if self._select is None
                 else f"select must return a torch.Tensor, got {kind} for layer {name!r}"
             )
-        # Copied whether it is kept or not: a checkpoint's second run must do what its first did.
-        copy = output.clone()
         if self._running:
-            self._runs[name].append(copy)
+            self._runs[name].append(output.clone())
             if self._differentiable and not torch.is_grad_enabled():
                 self._cut.add(name)
 

@@ -178,6 +178,9 @@ def test_so_it_does_under_autocast(dtype):
     with torch.no_grad(), Capture(layer, "") as captured, torch.autocast("cpu", dtype=dtype):
         layer(inputs)
         assert captured[""].dtype == dtype
+        unit_spread_(layer, captured[""])
+        layer(inputs)
+        assert captured[""].std(0).tolist() == pytest.approx([1] * 4, rel=0.02)
         target_frequency_(layer.bias, captured[""], RHO)
         layer(inputs)
     assert ((activation_frequency(captured[""]) - RHO).abs() <= 0.03).all()
