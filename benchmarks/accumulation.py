@@ -54,7 +54,7 @@ def ways(model: SparseAutoencoder, x: torch.Tensor) -> dict[str, Callable[[], ob
     }
 
 
-def main(count: int, device: torch.device, repeats: int = 50) -> None:
+def main(count: int, device: torch.device, repeats: int = 20) -> None:
     """Time each and write the table."""
     x = chicago_context().train[: PARTS * ROWS].to(device)
     rows = []
