@@ -338,7 +338,7 @@ def fuzz(name, x, rho):
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=1500, **QUIET)
+@settings(max_examples=300, **QUIET)
 @given(st.sampled_from(sorted(EVERY)), tensors(), RHOS)
 def test_fuzzed(name, x, rho):
     fuzz(name, x, rho)
