@@ -75,6 +75,8 @@ def entries(seeds: int) -> list[Entry]:
             train=mixture.train, test=mixture.test, test_factors=mixture.test_factors
         )
         found.append(("mixtures", f"seed {seed}", drawn, recipe, seeds))
+        gentle = partial(recipe, lr=1e-3)
+        found.append(("mixtures, rate 0.001", f"seed {seed}", drawn, gentle, seeds))
     days = both["days"]
     for units in (8, 16, 32, 64):
         way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)
