@@ -77,7 +77,8 @@ def check_rho(rho: object, *, like: Tensor, shape: torch.Size | None = None) -> 
             )
         target = rho.to(like)
         compiled = torch.compiler.is_compiling()
-        if not compiled and not ((target > 0) & (target < 1)).all():
+        least = torch.finfo(like.dtype).smallest_normal  # 1 / rho overflows below it
+        if not compiled and not ((target >= least) & (target < 1)).all():
             raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}")
         return target
     if isinstance(rho, bool) or not isinstance(rho, Real):

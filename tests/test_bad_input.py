@@ -276,13 +276,31 @@ def test_under_autocast_rows_may_have_another_dtype():
 @pytest.mark.parametrize("name", sorted(TAKES_RHO))
 @pytest.mark.parametrize(
     "rho",
-    [0, 1, -0.1, 1.5, math.nan, math.inf, True, None, "0.2", 0.2j, torch.tensor([0.2, 1.0])],
+    [
+        0,
+        1,
+        -0.1,
+        1.5,
+        math.nan,
+        math.inf,
+        True,
+        None,
+        "0.2",
+        0.2j,
+        torch.tensor([0.2, 1.0]),
+    ],
     ids=repr,
 )
 def test_rho_out_of_range_is_refused(name, rho):
     error = outcome(name, X, rho)
     assert isinstance(error, (TypeError, ValueError))
     assert re.search(r"\brho\b", str(error))
+
+
+@pytest.mark.parametrize("name", ["bernoulli_kl", "bernoulli_kl_with_logits", "frequency_penalty"])
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_rho_whose_inverse_overflows_is_refused(name, kind):
+    assert "rho must lie strictly between 0 and 1" in str(outcome(name, X, kind(1e-42)))
 
 
 @pytest.mark.parametrize("name", sorted(TAKES_RHO))
