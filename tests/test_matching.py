@@ -130,6 +130,9 @@ def test_bad_arguments_are_refused(function, z, factors, error, message):
         function(z, factors)
 
 
-def test_nan_counts_as_not_active():
-    z = torch.tensor([[math.nan], [1.0]])
-    assert phi_coefficients(z, torch.tensor([[0.0], [1.0]])).item() == pytest.approx(1)
+def test_nan_is_refused():
+    z, factors = torch.tensor([[math.nan], [1.0]]), torch.tensor([[0.0], [1.0]])
+    with pytest.raises(ValueError, match="pre_activations must be finite, got nan"):
+        phi_coefficients(z, factors)
+    with pytest.raises(ValueError, match="factors must be finite, got nan"):
+        phi_coefficients(factors, z)
