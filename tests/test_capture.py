@@ -127,10 +127,11 @@ def test_a_copy_of_a_captured_model_is_not_captured(model, x, copied):
     model(x)
     z = captured["encoder.2"]
     other = copied(model)  # neither z, which is no leaf, nor the lambda could be copied along
-    assert torch.equal(other(2 * x), model.decoder(model.encoder(2 * x)))
+    output = other(2 * x)
     assert captured["encoder.2"] is z
     assert seen == [1]
     captured.remove()
+    assert torch.equal(output, model(2 * x))
     assert not any(hooks_on(model))
 
 
@@ -415,10 +416,12 @@ def test_a_compiled_model_that_cannot_see_a_late_capture_is_not_silent(model, x,
         *((fast, "_orig_mod.encoder.2") if where == "outside" else (model, "encoder.2"))
     )
     fast(x)
-    with pytest.raises(RuntimeError, match=r"call torch\.compiler\.reset\(\)"):
-        captured[captured.layers[0]]
-    torch.compiler.reset()
-    fast(x)
+    try:
+        captured[captured.layers[0]]  # torch 2.4 sees it, torch 2.13 does not
+    except RuntimeError as error:
+        assert "call torch.compiler.reset()" in str(error)  # noqa: PT017
+        torch.compiler.reset()
+        fast(x)
     assert captured[captured.layers[0]].shape == (10, 4)
 
 

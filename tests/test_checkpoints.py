@@ -266,7 +266,7 @@ def other(output):
         ({"observe": weights}, r"with observe = None, got 'weights'"),
         ({"observe_every": 3}, r"with observe_every = 100, got 3"),
         ({"x": X[1:]}, r"with shape of x = \[50, 20\], got \[49, 20\]"),
-        ({"x": X.double()}, r"with dtype of x = 'torch.float32', got 'torch.float64'"),
+        ({"x": X.double()}, r"x must be as the model is, torch.float32 on cpu, got torch.float64"),
         ({"x": X.flip(0)}, r"with digest of x = '\w{16}', got '\w{16}'"),
         ({"x": X.nextafter(X + 1)}, r"with digest of x = "),
         ({"model": SparseAutoencoder((20, 6, 4))}, r"does not fit the model: 'decoder.0.weight'"),

@@ -39,8 +39,8 @@ BREAKS = {
     "the penalty needs no help at its ends": (
         "02",
         "penalties.py",
-        "rho_hat.to(exact)\n",
-        "rho_hat.to(exact).clamp(0.001, 0.999)\n",
+        "rho_hat.to(exact),\n",
+        "rho_hat.to(exact).clamp(0.001, 0.999),\n",
         "no protection",
     ),
     "the posted network has a sigmoid on its output": (
@@ -67,8 +67,8 @@ BREAKS = {
     "smoothing is a clamp": (
         "04",
         "frequency.py",
-        "return rho_hat.lerp(half, 2 * eps)",
-        "return rho_hat.clamp(eps, 1 - eps)",
+        "return exact.lerp(half, 2 * eps)",
+        "return exact.clamp(eps, 1 - eps)",
         "smoothing: False",
     ),
     "units are shifted, and not scaled": (
@@ -81,7 +81,7 @@ BREAKS = {
     "the recipe holds, and does not shift": (
         "06",
         "recipe.py",
-        "target_frequency_(model.encoder[-1].bias, model.encode(x), rho)  # type: ignore[arg-type]",
+        "target_frequency_(bias, pre_activations, rho, tolerance=tolerance)",
         "pass",
         "claimed at most 0.05",
     ),
