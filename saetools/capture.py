@@ -183,6 +183,7 @@ class Capture:
             if self._differentiable and not torch.is_grad_enabled():
                 self._cut.add(name)
 
+    # Arguments in one tuple, as torch.compile reads the .grad of a named output, which warns.
     def _end(self, *_model_args_output: Any) -> None:
         self._running = False
 
