@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := saetools tests tools benchmarks notebooks
+SOURCES := saetools tests tools benchmarks notebooks docs
 
 .PHONY: notebooks test lab docs update-outputs check-everywhere clean
 

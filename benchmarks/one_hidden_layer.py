@@ -26,8 +26,7 @@ from _report import arguments, clock, median_ratio, rounds, spread, write_table
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from saetools import Output, SparseAutoencoder, frequency_penalty, train
-from saetools.training import batches
+from saetools import Output, SparseAutoencoder, batches, frequency_penalty, train
 
 BATCH, RHO, TEMPERATURE, EPS, RATE, WARM = 1024, 0.2, 0.3, 1e-3, 1e-3, 2
 SIZES = {(64, 1024): 30, (512, 4096): 4}  # and the steps of a round

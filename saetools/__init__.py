@@ -33,6 +33,7 @@ from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
 from saetools.pooling import pool_rows
 from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
+from saetools.rows import batches
 from saetools.running import RunningFrequency
 from saetools.saving import load, load_into, save
 from saetools.soft_steps import (
@@ -42,7 +43,7 @@ from saetools.soft_steps import (
     tanh_step,
     triangle_step,
 )
-from saetools.training import History, batches, train
+from saetools.training import History, train
 
 __all__ = [
     "Capture",

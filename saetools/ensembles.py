@@ -1,8 +1,7 @@
 """Many models of one shape, trained at once as one stacked computation."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,19 +10,19 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools._checks import check_count, check_number
+from saetools._checks import check_count
 from saetools._files import FilePath
+from saetools._members import check_rates, check_settings, one_a_member
 from saetools._stacking import stack, unstack
 from saetools.checkpoints import checkpointing
 from saetools.models import SparseAutoencoder
+from saetools.rows import check_rows, row_orders
 from saetools.training import (
     Penalty,
     PenaltyWeight,
-    check_rows,
     keep_freed_memory,
     observing,
     progress_bar,
-    row_orders,
     weight_at,
     weights_are_finite,
 )
@@ -126,10 +125,10 @@ def train_ensemble(
     count = len(models)
     seeds = [
         check_count("seeds", seed, minimum=0)
-        for seed in _one_a_member("seeds", range(count) if seeds is None else seeds, count)
+        for seed in one_a_member("seeds", range(count) if seeds is None else seeds, count)
     ]
-    settings = _check_settings([{}] * count if settings is None else settings, count)
-    rates = _rates(lr, count)
+    settings = check_settings([{}] * count if settings is None else settings, count)
+    rates = check_rates(lr, count)
 
     trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
 
@@ -225,42 +224,6 @@ def _stacked_batches(
         for part in torch.stack(order).split(batch_size, dim=1):
             # One gather for all members; faster than indexing with (N, B).
             yield x.index_select(0, part.flatten()).view(*part.shape, -1)
-
-
-def _one_a_member(name: str, values: Any, count: int) -> list[Any]:
-    values = values.tolist() if isinstance(values, Tensor) else values
-    if not isinstance(values, Iterable):
-        raise TypeError(f"{name} must hold one value a member, {count}, got {values!r}")
-    members = list(values)
-    if len(members) != count:
-        raise ValueError(f"{name} must hold one value a member, {count}, got {len(members)}")
-    return members
-
-
-_COLUMNS = ("member", "seed", "lr", "error", "penalty", "not_finite_at")
-
-
-def _check_settings(settings: Any, count: int) -> list[Mapping[str, Any]]:
-    members = _one_a_member("settings", settings, count)
-    for setting in members:
-        if not isinstance(setting, Mapping):
-            raise TypeError(f"settings must hold mappings, got {setting!r}")
-        if taken := sorted(set(setting) & set(_COLUMNS)):
-            raise ValueError(f"settings must not be called {', '.join(taken)}, as columns are")
-    return members
-
-
-def _rates(lr: Any, count: int) -> list[float]:
-    lr = lr.tolist() if isinstance(lr, Tensor) else lr
-    rates = [lr] * count if isinstance(lr, Real) else _one_a_member("lr", lr, count)
-    for rate in rates:
-        # Adam computes with the largest rate of all: it must not overflow for the others.
-        if check_number("lr", rate, above=0) > _LARGEST_RATE:
-            raise ValueError(f"lr must be at most {_LARGEST_RATE:g}, got {rate}")
-    return [float(rate) for rate in rates]
-
-
-_LARGEST_RATE = 1e6
 
 
 def _check_costs(cost: Any, count: int) -> Tensor:

@@ -96,10 +96,8 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
     """
     check_tensor("rho_hat", rho_hat, dims=1)
     exact = torch.promote_types(rho_hat.dtype, torch.float32)
-    target, estimate = (
-        check_rho(rho, like=rho_hat, shape=rho_hat.shape).to(exact),
-        rho_hat.to(exact),
-    )
+    target = check_rho(rho, like=rho_hat, shape=rho_hat.shape).to(exact)
+    estimate = rho_hat.to(exact)
     # x - 1 - ln x is never negative, so rounding cannot push the sum below 0; what it adds to the
     # formula above cancels: rho (on - 1) + (1 - rho) (off - 1) = 0.
     rest = 1 - target

@@ -1,8 +1,7 @@
 """One training loop, for one model."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,21 +10,14 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools._checks import (
-    check_count,
-    check_finite,
-    check_like,
-    check_number,
-    check_range,
-    check_tensor,
-)
+from saetools._checks import check_count, check_number
 from saetools._files import FilePath
 from saetools.checkpoints import checkpointing
 from saetools.models import Output
+from saetools.rows import batches, check_rows, streamed
 
 Penalty = Callable[[Output], Tensor]
 PenaltyWeight = float | Callable[[float], float]
-_BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
 
 class History(NamedTuple):
@@ -34,58 +26,6 @@ class History(NamedTuple):
     error: Tensor  # (steps,), mean squared error of each batch
     penalty: Tensor  # (steps,), its weighted penalty, 0 where there is none
     observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
-
-
-def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
-    """Endless mini-batches of the rows of x, in a new random order each epoch.
-
-    Rows are gathered for many batches at a time. The last batch of an epoch may be smaller.
-
-    Args:
-        x: (rows, ...), at least one row; it stays on its device and gets no gradient.
-        batch_size: rows of a batch.
-        seed: of the order; the global random state is not used.
-        skip: how many batches to leave out at the beginning, without reading their rows.
-
-    Returns:
-        An iterator over tensors of shape (batch_size, ...).
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
-
-    Example:
-        >>> stream = batches(torch.arange(3), 2, seed=0)
-        >>> [len(next(stream)) for _ in range(4)]
-        [2, 1, 2, 1]
-    """
-    batch_size = check_count("batch_size", batch_size)
-    seed = check_count("seed", seed, minimum=0)
-    check_count("skip", skip, minimum=0)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, seed, skip)
-
-
-def row_orders(x: Tensor, *, seed: int, batch_size: int, skip: int = 0) -> Iterator[Tensor]:
-    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end.
-
-    The first order lacks what is skipped of its epoch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    epochs, batches_of_epoch = divmod(skip, math.ceil(len(x) / batch_size))
-    for epoch in itertools.count():
-        order = torch.randperm(len(x), generator=generator, device="cpu")
-        if epoch >= epochs:
-            start = batches_of_epoch * batch_size if epoch == epochs else 0
-            yield order[start:].to(x.device)
-
-
-def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
-    for order in row_orders(x, seed=seed, batch_size=batch_size, skip=skip):
-        for part in order.split(_BATCHES_GATHERED * batch_size):
-            yield from x[part].split(batch_size)
 
 
 def train(
@@ -176,10 +116,6 @@ def train(
     check_number("lr", lr, above=0)
     if isinstance(x, Tensor):
         check_rows(x, value_range, model)
-    elif checkpoint is not None:
-        raise ValueError(
-            "checkpoint needs x as a tensor, whose rows it can find again; got batches"
-        )
     keep_freed_memory()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     schedule = None if scheduler is None else scheduler(optimizer)
@@ -214,7 +150,7 @@ def train(
         progress_bar(steps, done) if progress else range(done, steps),
         batches(x, batch_size, seed=seed, skip=done)
         if isinstance(x, Tensor)
-        else _streamed(x, value_range, model),
+        else streamed(x, value_range, model),
         strict=False,
     ):
         output = model(batch)
@@ -236,36 +172,6 @@ def train(
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return History(torch.stack(errors).cpu(), torch.stack(penalties).cpu(), observations)
-
-
-def _streamed(
-    x: Iterable[Tensor], value_range: tuple[float, float] | None, model: nn.Module
-) -> Iterator[Tensor]:
-    """The batches of x, checked and on the model's device, again and again."""
-    if not isinstance(x, Iterable):
-        raise TypeError(f"x must be a torch.Tensor, or batches of them, got {type(x).__name__}")
-    device = next(model.parameters()).device
-    given = 0
-    while True:
-        before = given
-        for batch in x:
-            batch = check_tensor("x", batch, dims=2).detach().to(device)
-            check_rows(batch, value_range, model)
-            given += 1
-            yield batch
-        if given == before:
-            raise ValueError(
-                f"x has run out after {given} batches: what can be gone through once, such as a "
-                "generator, must hold one for each step; a list or a DataLoader is begun again"
-            )
-
-
-def check_rows(x: Tensor, value_range: tuple[float, float] | None, model: nn.Module) -> None:
-    """Raise unless x holds training rows (rows, D) for the model, finite and in the range."""
-    check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
-    if value_range is not None:
-        advice = "scale it, or pass value_range=None for data without bounds"
-        check_range("x", x, *value_range, advice=advice)
 
 
 def keep_freed_memory() -> None:

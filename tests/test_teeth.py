@@ -39,8 +39,8 @@ BREAKS = {
     "the penalty needs no help at its ends": (
         "02",
         "penalties.py",
-        "rho_hat.to(exact),\n",
-        "rho_hat.to(exact).clamp(0.001, 0.999),\n",
+        "estimate = rho_hat.to(exact)\n",
+        "estimate = rho_hat.to(exact).clamp(0.001, 0.999)\n",
         "no protection",
     ),
     "the posted network has a sigmoid on its output": (
