@@ -334,6 +334,16 @@ def test_compile_without_a_compiler_says_what_to_do(monkeypatch):
         assert torch.equal(weights(model), start)
 
 
+def test_an_error_in_the_penalty_is_not_taken_for_a_missing_compiler(monkeypatch):
+    def own_mistake(_):
+        raise ValueError("of my own making")
+
+    # torch.compile wraps what it meets in errors of its own.
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda *_: [][1])
+    with pytest.raises(ValueError, match="of my own making"):
+        train_ensemble(members(), X, own_mistake, steps=3, compile=True)
+
+
 def test_the_compiled_step_is_what_is_trained_on(monkeypatch):
     calls = []
 
