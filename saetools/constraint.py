@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools._checks import check_number, check_rho
-from saetools.frequency import straight_through_frequency
+from saetools.frequency import Whole, frequency_in_parts
 from saetools.models import Output
 
 
@@ -21,6 +21,8 @@ class FrequencyMultipliers:
         rate: how fast a price follows its unit, > 0.
         damping: >= 0; without any, prices and frequencies swing ever further.
         temperature: as for `frequency_penalty`.
+        whole: as for `frequency_penalty`: with `over_ranks` the prices are the same on every
+            process. Not for `backward_in_parts`, which would raise them twice a part.
 
     It holds the prices of one training: make a new one for the next.
 
@@ -45,17 +47,19 @@ class FrequencyMultipliers:
         rate: float = 3e-3,
         damping: float = 0.3,
         temperature: float = 0.3,
+        whole: Whole | None = None,
     ) -> None:
         check_rho(rho, like=torch.empty(0))
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
         self.temperature = temperature
+        self.whole = whole
         self.prices: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the prices are updated."""
-        rho_hat = straight_through_frequency(output.pre_activations, self.temperature)
+        rho_hat = frequency_in_parts(output.pre_activations, self.temperature, whole=self.whole)
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.prices is None else self.prices

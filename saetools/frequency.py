@@ -116,6 +116,42 @@ def straight_through_frequency(
     return activation_frequency(pre_activations, dim=dim) + (soft - soft.detach())
 
 
+def frequency_in_parts(
+    pre_activations: Tensor,
+    temperature: float | Tensor,
+    *,
+    dim: Dims = -2,
+    whole: Whole | None,
+) -> Tensor:
+    """`straight_through_frequency` of the whole batch, of which these rows are a part.
+
+    Args:
+        pre_activations: (..., B, L), before the ReLU; with a `whole`, B may be 0.
+        temperature: as for straight_through_frequency.
+        dim: the dim or dims to average over, the batch by default.
+        whole: as for `frequency_penalty`; None where these rows are the whole batch.
+
+    Returns:
+        What `whole` makes of (..., L).
+
+    Raises:
+        TypeError, ValueError: as soft_frequency does.
+
+    Example:
+        >>> z = torch.tensor([[1.0], [-1.0]])
+        >>> frequency_in_parts(z, 0.3, whole=lambda part, rows: (rows * part + 6) / 8)
+        tensor([0.8750])
+    """
+    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=whole is not None)
+    if pre_activations.numel() > 0:
+        rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
+    else:
+        rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
+    if whole is not None:
+        rho_hat = whole(rho_hat, pre_activations.numel() // rho_hat.numel())
+    return rho_hat
+
+
 def step_frequency(
     pre_activations: Tensor,
     bandwidth: float | Tensor,

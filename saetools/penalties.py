@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools._checks import check_number, check_rho, check_tensor
-from saetools.frequency import Dims, Whole, smooth, straight_through_frequency
+from saetools.frequency import Dims, Whole, frequency_in_parts, smooth
 
 
 def frequency_penalty(
@@ -58,12 +58,7 @@ def frequency_penalty(
         dim = tuple(range(pre_activations.ndim - 1))
     if not isinstance(weight, Tensor):
         check_number("weight", weight, minimum=0)
-    if pre_activations.numel() > 0:
-        rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
-    else:
-        rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
-    if whole is not None:
-        rho_hat = whole(rho_hat, pre_activations.numel() // rho_hat.numel())
+    rho_hat = frequency_in_parts(pre_activations, temperature, dim=dim, whole=whole)
     return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 
 

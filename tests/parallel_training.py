@@ -13,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saetools import (
     FrequencyMeter,
+    FrequencyMultipliers,
+    Output,
     RunningFrequency,
     SparseAutoencoder,
     backward_in_parts,
@@ -150,6 +152,23 @@ def running_steps(ranks):
     return rho_hat, torch.arange(3 * ranks).reshape(3, ranks)
 
 
+def multiplied(shares, whole=None):
+    """Costs, slopes and last prices of three batches, of which each share is one process's."""
+    constraint = FrequencyMultipliers(rho=0.2, rate=0.5, whole=whole)
+    costs, slopes = [], []
+    for z in shares:
+        z = z.clone().requires_grad_()
+        costs.append(constraint(Output(z, z.relu(), z)))
+        slopes.append(torch.autograd.grad(costs[-1], z)[0])
+    return torch.stack(costs).detach(), torch.cat(slopes), constraint.prices
+
+
+def three_batches(shards):
+    """Pre-activations of three batches, each cut into the shards: (3, rows, 2)."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(3, sum(shards), 2, generator=generator, dtype=torch.float64)
+
+
 def other_facts(rank, ranks):
     """What else is to hold on several processes, one name each."""
     facts = {}
@@ -166,6 +185,10 @@ def other_facts(rank, ranks):
         values.append(running(own, int(rows[rank])))
         slopes.append(torch.autograd.grad(values[-1].sum(), own)[0])
     facts["running"] = (torch.stack(values).detach(), torch.stack(slopes))
+
+    shards = cases(ranks)["uneven"].shards
+    own = [z.split(shards)[rank] for z in three_batches(shards)]
+    facts["multipliers"] = multiplied(own, over_ranks)
 
     facts["no rows at all"] = over_ranks(torch.full((2,), torch.nan), 0)
     facts["half"] = over_ranks(torch.tensor([rank], dtype=torch.float16), 1)

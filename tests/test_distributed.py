@@ -14,9 +14,11 @@ from parallel_training import (
     cases,
     in_one_piece,
     meter_rows,
+    multiplied,
     naive_cases,
     run,
     running_steps,
+    three_batches,
 )
 
 from saetools import activation_frequency, frequency_penalty, over_ranks
@@ -89,6 +91,20 @@ def test_a_running_frequency_runs_over_all_processes(processes):
             torch.testing.assert_close(values[step], expected)
             share = ranks * rows[step, rank] / rows[step].sum()
             torch.testing.assert_close(slopes[step], share.double().expand(2))
+
+
+def test_multipliers_are_the_same_on_all_processes_and_those_of_one(processes):
+    ranks, results = processes
+    shards = cases(ranks)["uneven"].shards
+    batches = three_batches(shards)
+    costs, slopes, prices = multiplied(batches)
+    slopes = slopes.reshape(batches.shape).split(shards, dim=1)
+    for rank, (_, facts) in enumerate(results):
+        own_costs, own_slopes, own_prices = facts["multipliers"]
+        torch.testing.assert_close(own_costs, costs)
+        torch.testing.assert_close(own_slopes, ranks * slopes[rank].flatten(0, 1))
+        torch.testing.assert_close(own_prices, prices)
+        assert torch.equal(own_prices, results[0][1]["multipliers"][2])
 
 
 def test_gradients_are_exchanged_once_a_step_and_buffers_updated_once_a_part(processes):
