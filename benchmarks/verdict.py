@@ -62,21 +62,21 @@ def entries(seeds: int) -> list[Entry]:
     for task in both.values():
         for weight in (0.05, 0.5, 1.0):
             found.append(("weight", f"{weight:g}", task, partial(recipe, weight=weight), seeds))
-        for lr in (1e-3, 1e-2):
+        for lr in (5e-4, 3e-3, 1e-2):
             found.append(("rate", f"{lr:g}", task, partial(recipe, lr=lr), seeds))
         for damping in (0.1, 1.0):
             way = partial(with_multipliers, damping=damping)
             found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
             held = partial(way, hold=True)
             found.append(("multipliers", f"damping {damping:g}, held", task, held, seeds))
-    for seed in range(1, 9):
+    for seed in range(17, 25):  # of which none served to choose a setting
         mixture = sparse_mixture(seed=seed)
         drawn = both["mixture"]._replace(
             train=mixture.train, test=mixture.test, test_factors=mixture.test_factors
         )
         found.append(("mixtures", f"seed {seed}", drawn, recipe, seeds))
-        gentle = partial(recipe, lr=1e-3)
-        found.append(("mixtures, rate 0.001", f"seed {seed}", drawn, gentle, seeds))
+        fast = partial(recipe, lr=3e-3)
+        found.append(("mixtures, rate 0.003", f"seed {seed}", drawn, fast, seeds))
     days = both["days"]
     for units in (8, 16, 32, 64):
         way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)

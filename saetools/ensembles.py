@@ -132,8 +132,12 @@ def train_ensemble(
 
     trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
 
-    def slope(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
-        output = ensemble(batch)  # of (N, B, D)
+    x = x.detach()
+
+    def slope(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
+        # One gather for all members; faster than indexing with (N, B).
+        batch = x.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (N, B, D)
+        output = ensemble(batch)
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error) if penalty is None else penalty(output)
         cost = weight * _check_costs(cost, count)
@@ -179,12 +183,12 @@ def train_ensemble(
     if not observations:
         look(0)
     keep(done)
-    for step, batch in zip(
+    for step, rows in zip(
         progress_bar(steps, done) if progress else range(done, steps),
-        _stacked_batches(x.detach(), batch_size, seeds, done),
+        _rows_of_batches(x, batch_size, seeds, done),
         strict=False,
     ):
-        error, cost, gradients = slope_at(batch, batch.new_tensor(weight(step)))
+        error, cost, gradients = slope_at(rows, x.new_tensor(weight(step)))
         errors.append(error)
         penalties.append(cost)
         for parameter, gradient in zip(trained, gradients, strict=True):
@@ -215,15 +219,14 @@ def train_ensemble(
     return EnsembleHistory(error, cost, observations, table)
 
 
-def _stacked_batches(
+def _rows_of_batches(
     x: Tensor, batch_size: int, seeds: Sequence[int], skip: int
 ) -> Iterator[Tensor]:
-    """Batches (N, B, D): to each member the rows that `batches` would give it alone."""
+    """Numbers of rows (N, B): to each member those that `batches` would give it alone."""
     orders = [row_orders(x, seed=seed, batch_size=batch_size, skip=skip) for seed in seeds]
     for order in zip(*orders, strict=True):
         for part in torch.stack(order).split(batch_size, dim=1):
-            # One gather for all members; faster than indexing with (N, B).
-            yield x.index_select(0, part.flatten()).view(*part.shape, -1)
+            yield part.contiguous()
 
 
 def _check_costs(cost: Any, count: int) -> Tensor:
@@ -268,12 +271,12 @@ def _compiled(slope: _Slope) -> _Slope:
         {"trace_autograd_ops": True} if hasattr(config, "trace_autograd_ops") else {}
     )
 
-    def attempt(batch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
+    def attempt(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, _Gradients]:
         try:
             with config.patch(one_graph):
-                return compiled(batch, weight)
+                return compiled(rows, weight)
         except Exception as error:
-            slope(batch, weight)  # an error in the penalty itself shows as what it is
+            slope(rows, weight)  # an error in the penalty itself shows as what it is
             raise RuntimeError(
                 "compile=True: torch.compile failed, most often for want of a C++ compiler (g++ or "
                 f"clang); compile=False trains the same without. It said: {error}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 from saetools._checks import check_count, check_finite, check_like, check_rho, check_tensor
 from saetools._files import FilePath
@@ -109,16 +109,17 @@ def learn_and_hold(
     rho: float | Tensor,
     steps: int = 3500,
     weight: float = 0.2,
-    lr: float = 3e-3,
+    lr: float = 1.5e-3,
     checkpoint: FilePath | None = None,
     tolerance: float = 0.05,
     **options: Any,
 ) -> EnsembleHistory:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
 
-    Five steps in seven learn a code near the frequency, with a one-cycle learning rate. Then
-    `target_frequency_` shifts each bias of the code, and its unit is at rho on x, but for ties.
-    In the other steps, at the same rate, falling to 0, the encoder is frozen.
+    Five steps in seven learn a code near the frequency, with a learning rate that rises evenly
+    over the first two. Then `target_frequency_` shifts each bias of the code, and its unit is at
+    rho on x, but for ties. In the last two steps in seven the encoder is frozen, and the rate
+    falls evenly to 0.
 
     Args:
         models: as for `train_ensemble`; changed in place.
@@ -150,10 +151,10 @@ def learn_and_hold(
     second = steps - first
     files = [None if checkpoint is None else _named(checkpoint, end) for end in ("learn", "hold")]
 
-    def one_cycle(adam: Optimizer) -> LRScheduler:
-        return OneCycleLR(adam, lr, first, cycle_momentum=False)
+    def rising(adam: Optimizer) -> LRScheduler:
+        return LinearLR(adam, 1.0 / second, 1.0, second)  # and constant after that
 
-    def to_zero(adam: Optimizer) -> LRScheduler:
+    def falling(adam: Optimizer) -> LRScheduler:
         return LinearLR(adam, 1.0, 0.0, second)
 
     learned = train_ensemble(
@@ -163,7 +164,7 @@ def learn_and_hold(
         steps=first,
         penalty_weight=weight,
         lr=lr,
-        scheduler=one_cycle,
+        scheduler=rising,
         checkpoint=files[0],
         **options,
     )
@@ -173,7 +174,7 @@ def learn_and_hold(
             target_frequency_(bias, pre_activations, rho, tolerance=tolerance)  # type: ignore[arg-type]
     with _frozen([model.encoder for model in models]):
         held = train_ensemble(
-            models, x, steps=second, lr=lr, scheduler=to_zero, checkpoint=files[1], **options
+            models, x, steps=second, lr=lr, scheduler=falling, checkpoint=files[1], **options
         )
     return EnsembleHistory(
         torch.cat([learned.error, held.error]),

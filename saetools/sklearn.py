@@ -98,7 +98,7 @@ class SparseAutoencoderTransformer(
         hidden_layer_sizes: Sequence[int] = (64,),
         steps: int = 3500,
         batch_size: int = 128,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 1.5e-3,
         penalty_weight: float = 1.0,
         tolerance: float = 0.05,
         device: str | torch.device | None = None,

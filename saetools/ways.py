@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from saetools.constraint import FrequencyMultipliers
 from saetools.directions import skewed_units_
@@ -197,13 +197,18 @@ def _plainly(
     steps: int,
     penalty: Callable[[Output], Tensor] | None,
 ) -> None:
-    """One phase, at the recipe's largest learning rate, falling to 0."""
+    """One phase, at the recipe's learning rates."""
+    end = max(1, steps * 2 // 7)
+
+    def rate(step: int) -> float:  # rising, constant, falling
+        return min((step + 1) / end, 1, (steps - step) / end)
+
     train_ensemble(
         models,
         task.train,
         penalty,
         steps=steps,
         seeds=seeds,
-        lr=3e-3,
-        scheduler=lambda adam: LinearLR(adam, 1.0, 0.0, steps),
+        lr=1.5e-3,
+        scheduler=lambda adam: LambdaLR(adam, rate),
     )

@@ -348,9 +348,9 @@ def test_the_compiled_step_is_what_is_trained_on(monkeypatch):
     calls = []
 
     def without_a_compiler(slope, **_):
-        def call(batch, weight):
-            calls.append((batch.shape, weight.item()))
-            return slope(batch, weight)
+        def call(rows, weight):
+            calls.append((rows.shape, weight.item()))
+            return slope(rows, weight)
 
         return call
 
@@ -362,7 +362,7 @@ def test_the_compiled_step_is_what_is_trained_on(monkeypatch):
     assert calls == []
     train_ensemble(compiled, X, twin, **options, compile=True)
     shapes, taken = zip(*calls, strict=True)
-    assert shapes == tuple((3, rows, 20) for rows in (32, 32, 32, 4, 32))
+    assert shapes == tuple((3, count) for count in (32, 32, 32, 4, 32))
     assert taken == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     assert torch.equal(constraint.prices, twin.prices)
     for model, other in zip(plain, compiled, strict=True):
