@@ -5,8 +5,12 @@ evaluation, logging or saving. Read in sae-lens 6.54, dictionary-learning 0.1 an
 """
 
 import importlib
-from collections.abc import Callable, Iterable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -78,12 +82,33 @@ PEERS: dict[str, tuple[str, Make]] = {
 }
 
 
+@contextmanager
+def _stand_in_for_torchvision() -> Iterator[None]:
+    """Where it is not installed, an empty module: its builds are for one torch each.
+
+    overcomplete imports it beside its autoencoders, and uses it for image models alone.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    names = ("torchvision", "torchvision.transforms")
+    for name in names:
+        sys.modules[name] = ModuleType(name)
+    sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 def importable() -> dict[str, Make]:
     """Those of PEERS that can be imported; for each other, a line says why not."""
     found = {}
     for name, (module, make) in PEERS.items():
         try:
-            importlib.import_module(module)
+            with _stand_in_for_torchvision() if name.startswith("overcomplete") else nullcontext():
+                importlib.import_module(module)
         except Exception as error:  # another package's version can break an import in many ways
             print(f"{name} is left out, it cannot be imported: {error!r}")
         else:

@@ -1,6 +1,7 @@
 """The benchmarks run, at sizes that say nothing about speed."""
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -62,6 +63,24 @@ def test_one_hidden_layer(load, monkeypatch, tmp_path):
     monkeypatch.setattr(layer, "importable", dict)
     layer.main(1, CPU)
     assert "by hand, autograd" in (tmp_path / "one_hidden_layer.md").read_text()
+
+
+def test_overcomplete_is_imported_without_torchvision_and_nothing_else_is(
+    load, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for module in ("overcomplete.sae", "sae_lens"):  # as if they were installed
+        package, _, child = module.partition(".")
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("from torchvision import transforms\n")
+        if child:
+            (tmp_path / package / f"{child}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = load("_peers").importable()
+    for name in ("overcomplete", "overcomplete.sae"):
+        del sys.modules[name]
+    assert set(found) == {"overcomplete", "overcomplete, lean"}
+    assert "torchvision" not in sys.modules
 
 
 def test_accumulation(load, monkeypatch, tmp_path):
