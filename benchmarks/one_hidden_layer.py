@@ -12,7 +12,8 @@ Uniform data of 64 and of 512 numbers a row, 1024 and 4096 ReLU units, a linear 
 - saetools: `train` with `frequency_penalty`, the gathering of the rows included. It is checked
   that its losses and those by hand are the same.
 - other libraries: see _peers.py. They are in the extra `peers`; one that cannot be imported is
-  left out, and a line says so. Their losses have an L1 penalty, which is fewer operations.
+  left out, and a line says so. Their losses have an L1 penalty, which is fewer operations, so that
+  `train` is timed with one as well.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,11 @@ SIZES = {(64, 1024): 30, (512, 4096): 4}  # and the steps of a round
 def penalty(output: Output) -> Tensor:
     """The series' penalty on every unit being active in one row of five."""
     return frequency_penalty(output.pre_activations, rho=RHO)
+
+
+def l1(output: Output) -> Tensor:
+    """What the other libraries have, an L1 penalty: latents are never negative."""
+    return 1e-3 * output.latents.mean((-2, -1))
 
 
 def autoencoder(sizes: tuple[int, int], device: torch.device) -> SparseAutoencoder:
@@ -114,11 +120,13 @@ def seconds(run: Run, data: Sequence[Tensor], steps: int) -> float:
     return (moments[1] - moments[0]) / steps
 
 
-def ours(model: SparseAutoencoder, x: Tensor, steps: int) -> float:
+def ours(
+    model: SparseAutoencoder, x: Tensor, added: Callable[[Output], Tensor], steps: int
+) -> float:
     """Seconds a step of `train`, after WARM steps that are not counted."""
     options: dict[str, Any] = {"batch_size": BATCH, "lr": RATE, "observe_every": 1}
     history = train(
-        model, x, penalty, steps=WARM + steps, observe=lambda _: clock(x.device), **options
+        model, x, added, steps=WARM + steps, observe=lambda _: clock(x.device), **options
     )
     moments = [moment for _, moment in history.observations]
     return float(moments[-1] - moments[WARM]) / steps
@@ -137,7 +145,8 @@ def check_the_same(sizes: tuple[int, int], x: Tensor, steps: int = 8) -> None:
 def main(count: int, device: torch.device) -> None:
     """Time every way at both sizes and write the table."""
     found = importable()
-    rows = [[name] for name in (*HANDS, "saetools", *found)]
+    penalties = {"saetools": penalty, "saetools, L1": l1}
+    rows = [[name] for name in (*HANDS, *penalties, *found)]
     for sizes, steps in SIZES.items():
         x = torch.rand(16 * BATCH, sizes[0], generator=torch.Generator().manual_seed(0)).to(device)
         check_the_same(sizes, x)
@@ -145,7 +154,8 @@ def main(count: int, device: torch.device) -> None:
         runs: dict[str, Run] = {name: by_hand(sizes, device, f) for name, f in HANDS.items()}
         runs.update({name: make(sizes, device, RATE) for name, make in found.items()})
         ways = {name: partial(seconds, run, data, steps) for name, run in runs.items()}
-        ways["saetools"] = partial(ours, autoencoder(sizes, device), x, steps)
+        for name, added in penalties.items():
+            ways[name] = partial(ours, autoencoder(sizes, device), x, added, steps)
         taken = rounds(ways, count)
         best = taken[next(iter(HANDS))]
         for row in rows:
@@ -159,8 +169,9 @@ def main(count: int, device: torch.device) -> None:
         [
             "Samples a second in training, batch 1024, float32, and the time of a step as a "
             "multiple of the first line's. `saetools` and the steps by hand compute the same loss, "
-            "with the penalty on frequency; the libraries compute theirs, with L1. The docstrings "
-            "of the script and of `_peers.py` say what each runs.",
+            "with the penalty on frequency; the libraries compute theirs, with L1, as "
+            "`saetools, L1` does. The docstrings of the script and of `_peers.py` say what each "
+            "runs.",
             f"Median and range over {count} rounds; a ratio is taken within a round.",
             *left_out,
         ],
