@@ -142,14 +142,14 @@ def frequency_in_parts(
         >>> frequency_in_parts(z, 0.3, whole=lambda part, rows: (rows * part + 6) / 8)
         tensor([0.8750])
     """
-    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=whole is not None)
+    if whole is None:
+        return straight_through_frequency(pre_activations, temperature, dim=dim)
+    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=True)
     if pre_activations.numel() > 0:
         rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
     else:
         rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
-    if whole is not None:
-        rho_hat = whole(rho_hat, pre_activations.numel() // rho_hat.numel())
-    return rho_hat
+    return whole(rho_hat, pre_activations.numel() // rho_hat.numel())
 
 
 def step_frequency(
