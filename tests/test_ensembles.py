@@ -413,7 +413,10 @@ def test_the_step_is_traced_as_one_graph_and_trains_alike(monkeypatch, penalty):
     for model, other in zip(plain, compiled, strict=True):
         torch.testing.assert_close(weights(model), weights(other), rtol=0, atol=1e-6)
     # One for each size of a batch; a constraint has no prices yet at its first.
-    assert len(graphs) == (3 if penalty == "multipliers" else 2)
+    expected = 3 if penalty == "multipliers" else 2
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        expected += 1  # what comes after the gradients, in an older torch
+    assert len(graphs) == expected
 
 
 def with_parameter():

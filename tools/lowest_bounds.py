@@ -19,9 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def lowest(project: dict[str, dict[str, list[str]]]) -> list[str]:
-    """Each direct dependency at its lowest bound: torch>=2.4 becomes torch==2.4.*."""
-    extras = project["optional-dependencies"].values()
-    wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    """Each direct dependency at its lowest bound: torch>=2.4 becomes torch==2.4.*.
+
+    Not those of the extra `peers`, which has an environment of its own.
+    """
+    extras = project["optional-dependencies"]
+    wanted = [name for extra in extras if extra != "peers" for name in extras[extra]]
+    wanted += project["dependencies"]
     return sorted({re.sub(r">=(.+)", r"==\1.*", requirement) for requirement in wanted})
 
 
