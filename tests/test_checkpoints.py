@@ -208,6 +208,7 @@ def two_phases(adam):
     return SequentialLR(adam, [first, second], [4])
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # torch 2.4's own, of its SequentialLR
 @pytest.mark.parametrize("scheduler", [None, half_rate, two_phases])
 def test_schedulers_go_on(tmp_path, scheduler):
     def run(path, at=None):

@@ -130,6 +130,7 @@ def test_a_gradient_that_is_nan_behind_a_finite_loss_is_noticed_and_dated():
             )
 
 
+@pytest.mark.filterwarnings("ignore:Applying the CPU mse kernel")  # torch 2.4's, of float16
 def test_terms_that_overflow_only_together_are_not_accused_alone():
     model = SparseAutoencoder(output=lambda x: x, seed=0).half()
     with pytest.raises(FloatingPointError, match="the sum of squared error and penalty is not"):
