@@ -3,9 +3,9 @@
 python benchmarks/verdict.py [SEEDS] [--only GROUP]
 
 Two processes of one thread each. Writes results/verdict.csv, one row a way, with the columns of
-`saetools.verdict.measured`, and results/verdict.md, which says what it was measured with. The
-notebook shows the rows and trains some of them again. With --only, the other groups' rows stay as
-they are.
+`saetools.tutorial.comparison.measured`, and results/verdict.md, which says what it was measured
+with. The notebook shows the rows and trains some of them again. With --only, the other groups'
+rows stay as they are.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import torch
 from _report import RESULTS, machine
 
 from saetools.data import sparse_mixture
-from saetools.verdict import Task, Trained, measured, read_grid, tasks
-from saetools.ways import (
+from saetools.tutorial.comparison import Task, Trained, measured, read_grid, tasks
+from saetools.tutorial.methods import (
     FIXES,
     STEPS,
     ablated,
@@ -135,7 +135,7 @@ def main(seeds: int, only: str | None) -> None:
         f"`python benchmarks/verdict.py` on {where} in each of two processes: verdict.csv, one row "
         f"a way, {seeds} seeds where the column `models` says nothing else, {STEPS} steps of 128 "
         "rows where the way says nothing else. The columns are those of "
-        "`saetools.verdict.measured`.\n",
+        "`saetools.tutorial.comparison.measured`.\n",
         encoding="utf-8",
     )
 

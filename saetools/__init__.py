@@ -3,23 +3,21 @@
 `saetools` is what the notebooks of this project import, and what you import into your own model.
 """
 
-from saetools.accumulation import backward_in_parts
-from saetools.capture import Capture
-from saetools.constraint import FrequencyMultipliers
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
-from saetools.directions import skewed_units_
-from saetools.distributed import over_ranks
-from saetools.ensembles import EnsembleHistory, train_ensemble
-from saetools.forum_post import PostedAutoencoder, posted_penalty
 from saetools.frequency import (
     activation_frequency,
+    gaussian_step,
+    hard_sigmoid_step,
+    rectangle_step,
     smooth,
     soft_frequency,
     soft_frequency_logits,
     step_frequency,
     straight_through_frequency,
+    tanh_step,
+    triangle_step,
 )
-from saetools.init import initialise_for_frequency_, target_frequency_, unit_spread_
+from saetools.initialise import skewed_units_, target_frequency_, unit_spread_
 from saetools.metrics import (
     Evaluation,
     FrequencyMeter,
@@ -29,21 +27,21 @@ from saetools.metrics import (
     fvu,
     l0,
 )
-from saetools.models import Output, SparseAutoencoder
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
-from saetools.pooling import pool_rows
-from saetools.recipe import learn_and_hold, start_at_frequency_, train_at_frequency
-from saetools.rows import batches
-from saetools.running import RunningFrequency
-from saetools.saving import load, load_into, save
-from saetools.soft_steps import (
-    gaussian_step,
-    hard_sigmoid_step,
-    rectangle_step,
-    tanh_step,
-    triangle_step,
-)
-from saetools.training import History, train
+from saetools.reuse.accumulation import backward_in_parts
+from saetools.reuse.capture import Capture
+from saetools.reuse.distributed import over_ranks
+from saetools.reuse.pooling import pool_rows
+from saetools.reuse.running import RunningFrequency
+from saetools.reuse.saving import load, load_into, save
+from saetools.training.ensemble import EnsembleHistory, train_ensemble
+from saetools.training.loop import History, train
+from saetools.training.models import Output, SparseAutoencoder
+from saetools.training.multipliers import FrequencyMultipliers
+from saetools.training.recipe import learn_and_hold, train_at_frequency
+from saetools.training.rows import batches
+from saetools.training.start import initialise_for_frequency_, start_at_frequency_
+from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
 
 __all__ = [
     "Capture",

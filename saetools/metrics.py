@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saetools._checks import check_finite, check_like, check_number, check_tensor
-from saetools.distributed import count_ranks
+from saetools.data.checks import check_finite, check_like, check_number, check_tensor
 from saetools.frequency import activation_frequency
+from saetools.reuse.distributed import count_ranks
 
 
 @torch.no_grad()
@@ -249,3 +249,78 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     return Evaluation(
         fvu(output.reconstruction, x).item(), activation_frequency(output.pre_activations)
     )
+
+
+class Match(NamedTuple):
+    """Units paired with factors, one to one."""
+
+    mean: float  # of the phi coefficients of the pairs, in [-1, 1]
+    units: Tensor  # (P,), P = min(L, K)
+    factors: Tensor  # (P,)
+    phi: Tensor  # (L, K), of every unit with every factor
+
+
+@torch.no_grad()
+def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
+    """Correlation between "the unit is active" and "the factor is on", for each pair.
+
+    Args:
+        pre_activations: (B, L); a unit is active where it is > 0.
+        factors: (B, K), for the same rows; a factor is on where it is > 0.
+
+    Returns:
+        (L, K) in [-1, 1], float64 on the CPU; 0 for a unit or a factor that is always or never on.
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
+
+    Source: the phi coefficient, Pearson's correlation of two binary variables.
+
+    Example:
+        >>> z = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
+        >>> factors = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> phi_coefficients(z, factors).tolist()
+        [[1.0, 0.0]]
+    """
+    for name, value in (("pre_activations", pre_activations), ("factors", factors)):
+        if check_finite(name, check_tensor(name, value, dims=2)).ndim != 2:
+            raise ValueError(f"{name} must have 2 dims, got shape {tuple(value.shape)}")
+    if len(pre_activations) != len(factors):
+        raise ValueError(
+            f"factors must have the rows of pre_activations, {len(pre_activations)}, "
+            f"got {len(factors)}"
+        )
+    active, on = ((value > 0).to("cpu", torch.float64) for value in (pre_activations, factors))
+    active, on = active - active.mean(0), on - on.mean(0)
+    scale = active.norm(dim=0)[:, None] * on.norm(dim=0)
+    return torch.where(scale > 0, active.T @ on / scale, 0.0)
+
+
+def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
+    """Pair units with factors, one to one, so that the mean phi coefficient is largest.
+
+    Args:
+        pre_activations: as for `phi_coefficients`.
+        factors: as for `phi_coefficients`.
+
+    Returns:
+        Match.
+
+    Raises:
+        TypeError, ValueError: as `phi_coefficients` does.
+
+    Source: the Hungarian method, through scipy.optimize.linear_sum_assignment.
+
+    Example:
+        >>> factors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> match = match_factors(factors.flip(1) - 0.5, factors)
+        >>> round(match.mean, 6), match.factors.tolist()
+        (1.0, [1, 0])
+    """
+    from scipy.optimize import linear_sum_assignment  # optional: the rest does without SciPy
+
+    phi = phi_coefficients(pre_activations, factors)
+    units, paired = (
+        torch.as_tensor(index) for index in linear_sum_assignment(phi.numpy(), maximize=True)
+    )
+    return Match(phi[units, paired].mean().item(), units, paired, phi)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saetools._checks import check_number, check_rho, check_tensor
+from saetools.data.checks import check_number, check_rho, check_tensor
 from saetools.frequency import Dims, Whole, frequency_in_parts, smooth
 
 

@@ -13,14 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from saetools._checks import check_count, check_number
-from saetools.directions import varying_directions
+from saetools.data.checks import check_count, check_number
 from saetools.frequency import activation_frequency
+from saetools.initialise import varying_directions
 from saetools.metrics import fvu
-from saetools.models import SparseAutoencoder
 from saetools.penalties import frequency_penalty
-from saetools.recipe import start_at_frequency_, train_at_frequency
-from saetools.training import weights_are_finite
+from saetools.training.loop import weights_are_finite
+from saetools.training.models import SparseAutoencoder
+from saetools.training.recipe import train_at_frequency
+from saetools.training.start import start_at_frequency_
 
 try:
     from sklearn.utils.validation import validate_data

@@ -48,7 +48,7 @@ from saetools import (
     train_ensemble,
     unit_spread_,
 )
-from saetools.matching import match_factors
+from saetools.metrics import match_factors
 from saetools.sklearn import SparseAutoencoderTransformer
 
 UNITS = 3

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from saetools import SparseAutoencoder, chicago_context, sparse_mixture
-from saetools.directions import skewed_units_, varying_directions
-from saetools.matching import match_factors
+from saetools.initialise import skewed_units_, varying_directions
+from saetools.metrics import match_factors
 
 MIXTURE = sparse_mixture(1024)
 X = MIXTURE.train

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saetools.matching import Match, match_factors, phi_coefficients
+from saetools.metrics import Match, match_factors, phi_coefficients
 
 
 @st.composite

@@ -21,7 +21,7 @@ from saetools import (
     posted_penalty,
     train,
 )
-from saetools.plots import new_figure, plot_frequencies, plot_groups
+from saetools.tutorial.plots import new_figure, plot_frequencies, plot_groups
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = range(16)

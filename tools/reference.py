@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
     "saetools",
     "saetools.gradients",
-    "saetools.matching",
-    "saetools.plots",
+    "saetools.metrics",
+    "saetools.tutorial.plots",
     "saetools.sklearn",
 )
 

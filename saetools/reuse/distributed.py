@@ -1,0 +1,91 @@
+"""The mean over a whole batch, in value and gradient, where its rows lie on several processes.
+
+A penalty f of a batch mean q is not the mean of f over parts of the batch. With n_m of the N rows
+in part m, q = sum_m (n_m / N) q_m, and the gradient is f'(q) sum_m (n_m / N) dq_m: each part needs
+the value of the whole, and its own gradient times its share.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from saetools.data.checks import check_count, check_tensor
+
+
+def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = None) -> Tensor:
+    """The mean over the rows of all processes, from the mean over the rows of this one.
+
+    Its value is the same on every process, to the last bit. Its gradient is this process's
+    share of the whole one, times the number of processes, since what follows averages the
+    gradients over them: DistributedDataParallel and FSDP do. If you add them up yourself,
+    divide by the number of processes.
+
+    It serves any mean over rows, the reconstruction error as well. That one needs it where the
+    processes hold unequal numbers of rows: their plain average would count a row of a small
+    part for more than a row of a large one. A process without rows takes part with rows=0.
+
+    It is a collective call: every process of the group makes it, as often and in the same
+    order, or the others wait. Without torch.distributed, or before
+    torch.distributed.init_process_group, it returns the mean as it is.
+
+    Args:
+        mean: a mean over `rows` rows, of any shape, the same shape, dtype and kind of device on
+            all processes: a frequency (..., L), an error ().
+        rows: how many rows this mean is over, 0 or more.
+        group: the processes that share the batch; by default all of them.
+
+    Returns:
+        The shape of mean, float32 or better; 0 if no process has a row.
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above, or this process is not in group.
+
+    Example:
+        >>> error = torch.tensor([1.0, 4.0]).mean()
+        >>> over_ranks(error, 2)  # one process: the whole batch is here
+        tensor(2.5000)
+    """
+    mean = checked_mean(mean, rows)
+    ranks = count_ranks(group)
+    if ranks == 1:
+        return mean
+    totals = row_sums(mean, rows)
+    dist.all_reduce(totals, group=group)
+    return with_share(mean, ranks * rows, totals)
+
+
+def count_ranks(group: "dist.ProcessGroup | None") -> int:
+    """Number of processes of the group, 1 where there is none."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    ranks = dist.get_world_size(group)
+    if ranks < 1:
+        raise ValueError("group must hold this process, got one that does not")
+    return ranks
+
+
+def checked_mean(mean: Tensor, rows: int) -> Tensor:
+    """`mean` in float32 or better; 0, and still joined to its graph, if it is over no rows."""
+    check_tensor("mean", mean, dims=0)
+    mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
+    return mean if check_count("rows", rows, minimum=0) else mean.nan_to_num()
+
+
+def row_sums(mean: Tensor, rows: int) -> Tensor:
+    """What adds up over parts, (entries of mean + 1,): the sums over the rows, and the rows."""
+    sums = mean.detach().flatten() * rows
+    return torch.cat([sums, sums.new_full((1,), rows)])
+
+
+def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
+    """The mean of the batch whose added-up `row_sums` are given, with this part's gradient.
+
+    The gradient is that of mean * rows / the batch's rows; the value is that of the running
+    sums, where they are given.
+    """
+    tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
+    own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)
+    sums = batch if running is None else running
+    whole = (sums[:-1] / sums[-1].clamp(min=tiny)).to(mean.dtype).reshape(mean.shape)
+    # The difference is exactly 0, so that rounding leaves the value alike on every process.
+    return whole + (own - own.detach())

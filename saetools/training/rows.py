@@ -1,0 +1,94 @@
+"""The training rows: checked where they enter, and handed out batch by batch."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from saetools.data.checks import check_count, check_finite, check_like, check_range, check_tensor
+
+_BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
+
+
+def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
+    """Endless mini-batches of the rows of x, in a new random order each epoch.
+
+    Rows are gathered for many batches at a time. The last batch of an epoch may be smaller.
+
+    Args:
+        x: (rows, ...), at least one row; it stays on its device and gets no gradient.
+        batch_size: rows of a batch.
+        seed: of the order; the global random state is not used.
+        skip: how many batches to leave out at the beginning, without reading their rows.
+
+    Returns:
+        An iterator over tensors of shape (batch_size, ...).
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above.
+
+    Example:
+        >>> stream = batches(torch.arange(3), 2, seed=0)
+        >>> [len(next(stream)) for _ in range(4)]
+        [2, 1, 2, 1]
+    """
+    batch_size = check_count("batch_size", batch_size)
+    seed = check_count("seed", seed, minimum=0)
+    check_count("skip", skip, minimum=0)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
+    return _shuffled(x.detach(), batch_size, seed, skip)
+
+
+def row_orders(x: Tensor, *, seed: int, batch_size: int, skip: int = 0) -> Iterator[Tensor]:
+    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end.
+
+    The first order lacks what is skipped of its epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    epochs, batches_of_epoch = divmod(skip, math.ceil(len(x) / batch_size))
+    for epoch in itertools.count():
+        order = torch.randperm(len(x), generator=generator, device="cpu")
+        if epoch >= epochs:
+            start = batches_of_epoch * batch_size if epoch == epochs else 0
+            yield order[start:].to(x.device)
+
+
+def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
+    for order in row_orders(x, seed=seed, batch_size=batch_size, skip=skip):
+        for part in order.split(_BATCHES_GATHERED * batch_size):
+            yield from x[part].split(batch_size)
+
+
+def streamed(
+    x: Iterable[Tensor], value_range: tuple[float, float] | None, model: nn.Module
+) -> Iterator[Tensor]:
+    """The batches of x, checked and on the model's device, again and again."""
+    if not isinstance(x, Iterable):
+        raise TypeError(f"x must be a torch.Tensor, or batches of them, got {type(x).__name__}")
+    device = next(model.parameters()).device
+    given = 0
+    while True:
+        before = given
+        for batch in x:
+            batch = check_tensor("x", batch, dims=2).detach().to(device)
+            check_rows(batch, value_range, model)
+            given += 1
+            yield batch
+        if given == before:
+            raise ValueError(
+                f"x has run out after {given} batches: what can be gone through once, such as a "
+                "generator, must hold one for each step; a list or a DataLoader is begun again"
+            )
+
+
+def check_rows(x: Tensor, value_range: tuple[float, float] | None, model: nn.Module) -> None:
+    """Raise unless x holds training rows (rows, D) for the model, finite and in the range."""
+    check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
+    if value_range is not None:
+        advice = "scale it, or pass value_range=None for data without bounds"
+        check_range("x", x, *value_range, advice=advice)

@@ -1,0 +1,158 @@
+"""Each check accepts a right answer, and names the mistake of each wrong one.
+
+The solutions printed in the notebooks are run in test_notebooks.py.
+"""
+
+import pytest
+import torch
+
+from saetools.tutorial.exercises import (
+    check_gradient_verdicts,
+    check_kept_inside,
+    check_planted_faults,
+    check_reaches,
+    check_row_frequency,
+)
+
+
+def not_answered(*_):
+    raise NotImplementedError
+
+
+def verdict(capsys, check, *arguments):
+    check(*arguments)
+    return capsys.readouterr().out
+
+
+def test_an_exercise_that_is_not_answered_is_no_error(capsys):
+    for check in (check_row_frequency, check_reaches, check_kept_inside):
+        assert "not answered yet" in verdict(capsys, check, not_answered)
+    assert "not answered yet" in verdict(capsys, check_gradient_verdicts, not_answered, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda e: (e > 0).float().mean(0), "correct."),
+        (lambda e: (e > 0).sum(0) / e.shape[0], "correct."),
+        (lambda e: (e > 0).double().mean(0).tolist(), "expected a tensor, got list"),
+        (lambda e: (e > 0).float().mean(1), "average over the batch (dim 0)"),
+        (lambda e: (e > 0).float().mean(), "one number a unit, shape (3,), got shape ()"),
+        (lambda e: (e > 0).sum(0), "those are counts"),
+        (lambda e: (e > 0).mean(0), "turn them into floats first"),
+        (lambda e: (e >= 0).float().mean(0), "always >= 0"),
+        (lambda e: e.mean(0), "the mean activation"),
+        (lambda e: (e > 0).sum(0) / 128, "divided by 128 where the batch has 9"),
+        (lambda e: (e > 0).sum(0) / (9 / 20), "divided by 0.45 where the batch has 9"),
+        (lambda e: torch.tensor([0.5, 0.2, 0.1]), "expected [1.0, 0.0, 0.44"),
+    ],
+)
+def test_row_frequency(capsys, answer, says):
+    assert says in verdict(capsys, check_row_frequency, answer)
+
+
+def right(term, parameters, **options):
+    if not term.requires_grad:
+        return False
+    options = {"allow_unused": True, "retain_graph": True} | options
+    return any(g is not None for g in torch.autograd.grad(term, list(parameters), **options))
+
+
+def by_backward(term, parameters):
+    term.backward(retain_graph=True)
+    return any(parameter.grad is not None for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (right, "correct."),
+        (
+            lambda t, p: t.requires_grad,
+            "none that leads to these parameters: expected False, got True",
+        ),
+        (lambda t, p: True, "a term without a grad_fn: expected False, got True"),
+        (by_backward, "writes to .grad"),
+        (lambda t, p: right(t, p, allow_unused=False), "some of the parameters makes it raise"),
+        (lambda t, p: right(t, p, retain_graph=False), "keep its graph"),
+        (
+            lambda t, p: bool(torch.autograd.grad(t, p, retain_graph=True)),
+            "without a grad_fn makes",
+        ),
+    ],
+)
+def test_reaches(capsys, answer, says):
+    assert says in verdict(capsys, check_reaches, answer)
+
+
+CANDIDATES = {
+    "count": lambda pre: (pre > 0).float().mean(0),
+    "sigmoid": lambda pre: torch.sigmoid(pre).mean(0),
+    "sign": lambda pre: torch.sign(pre).mean(0),
+    "rebuilt": lambda pre: torch.tensor(pre.mean(0).tolist(), requires_grad=True),
+}
+TRUTH = {"count": "none", "sigmoid": "some", "sign": "zero", "rebuilt": "none"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (TRUTH, "correct."),
+        ({"count": "none"}, "no verdict yet on rebuilt, sigmoid, sign"),
+        (TRUTH | {"sign": "some"}, "sign: not 'some'"),
+        (TRUTH | {"rebuilt": "zero"}, "rebuilt: not 'zero'"),
+        (None, "expected a dict of verdicts, got NoneType"),
+        (TRUTH | {"count": "nothing"}, "the verdict is 'none', 'zero' or 'some', got 'nothing'"),
+    ],
+)
+def test_gradient_verdicts(capsys, answer, says):
+    assert says in verdict(capsys, check_gradient_verdicts, lambda: answer, CANDIDATES)
+
+
+def overwrite(rho_hat):
+    rho_hat = rho_hat.clone()
+    rho_hat[rho_hat < 0.001] = 0.001
+    rho_hat[rho_hat > 0.999] = 0.999
+    return rho_hat
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda r: 0.001 + 0.998 * r, "correct."),
+        (lambda r: r + (r.clamp(0.001, 0.999) - r).detach(), "correct."),
+        (lambda r: r, "every value must lie in"),
+        (lambda r: r.clamp(0.001, 0.999), "at 0 and 1 the gradient is 0"),
+        (overwrite, "at 0 and 1 the gradient is 0"),
+        (lambda r: r.detach().clamp(0.001, 0.999), "no grad_fn"),
+        (lambda r: 0.1 + 0.8 * r, "no value may move by more"),
+        (lambda r: (0.001 + 0.998 * r).sum(), "expected a tensor of the shape"),
+        (lambda r: (r.logit().nan_to_num()).sigmoid() * 0 + 0.001 + 0.998 * r, "is not finite"),
+        (lambda r: r * 0 + r.detach().clamp(0.001, 0.999), "no gradient arrives"),
+    ],
+)
+def test_kept_inside(capsys, answer, says):
+    assert says in verdict(capsys, check_kept_inside, answer)
+
+
+def planted():
+    x = torch.ones(3, requires_grad=True)
+    return x.sum() + (x > 0).float().sum() + x.floor().sum()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"cut": "Tensor.gt", "zeroed": "Tensor.floor"}, "correct."),
+        ({"cut": "Tensor.gt"}, "a fault of the kind 'zeroed' as well"),
+        ({"cut": "Tensor.sum", "zeroed": "Tensor.floor"}, "cut: not 'Tensor.sum'"),
+        (
+            {"cut": "Tensor.gt", "zeroed": "Tensor.floor", "not finite": "Tensor.log"},
+            "there is no fault of the kind 'not finite'",
+        ),
+        (["Tensor.gt"], "expected a dict, kind -> operation, got list"),
+    ],
+)
+def test_planted_faults(capsys, answer, says):
+    assert says in verdict(capsys, check_planted_faults, lambda: answer, planted)
+    assert "not answered yet" in verdict(capsys, check_planted_faults, not_answered, planted)
