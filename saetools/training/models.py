@@ -29,7 +29,7 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
-        seed: draws the weights from this seed and leaves the global random state alone;
+        seed: draws the weights from it and leaves the global random state alone;
             None draws them from the global random state, as torch.nn.Linear does.
         device: where the weights are to be, the same ones on each; None for torch's default
             device.
@@ -38,7 +38,7 @@ class SparseAutoencoder(nn.Module):
     pre_activations (..., B, L)).
 
     Raises:
-        TypeError: if a size is no int.
+        TypeError: if a size is no int, or output no function.
         ValueError: if there are fewer than two sizes, or one is smaller than 1; when called, if x
             has not D columns.
 
@@ -62,6 +62,8 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least two widths, got {tuple(sizes)}")
+        if not callable(output):
+            raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
         self.output = output
         with _seeded(seed):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_Generator = tuple[Callable[[], Any], Callable[[Any], Any]]  # gets its state, sets it
+
 
 class GlobalRandomStates:
     """The states of Python's, NumPy's and torch's generators, and who has drawn from them.
@@ -43,16 +45,13 @@ class GlobalRandomStates:
         return {name: get_state() for name, (get_state, _) in self._generators.items()}
 
 
-_Generator = tuple[Callable[[], Any], Callable[[Any], Any]]  # gets its state, sets it
-
-
 def _generators(device: torch.device) -> dict[str, _Generator]:
     generators: dict[str, _Generator] = {
         "Python": (random.getstate, random.setstate),
         "NumPy": (_numpy_state, np.random.set_state),
         "torch": (torch.get_rng_state, torch.set_rng_state),
     }
-    if device.type != "cpu":
+    if device.type not in ("cpu", "meta"):
         module = getattr(torch, device.type)
         where = {} if device.type == "mps" else {"device": device}  # there is one mps device
         generators[device.type] = (

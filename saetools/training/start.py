@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from saetools.data.checks import check_finite, check_like, check_rho, check_tensor
 from saetools.initialise import scale_rows, skewed_units_, spread_of, target_frequency_
 from saetools.training.models import SparseAutoencoder
+from saetools.training.stacking import check_models
 
 
 @torch.no_grad()
@@ -22,7 +23,7 @@ def initialise_for_frequency_(
     Args:
         model: changed in place.
         x: (B, D), many training rows, on the model's device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         tolerance: how far from rho a unit may start, in (0, 1).
 
     Returns:
@@ -68,7 +69,7 @@ def start_at_frequency_(
     Args:
         models: changed in place.
         x: (B, D), many training rows, on the models' device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         skewed: False leaves the units' directions as they are, as a code must that has more
             units than its inputs have directions.
         tolerance: as for `target_frequency_`.
@@ -96,13 +97,8 @@ def start_at_frequency_(
 
 def check_models_and_rows(models: object, x: Tensor, rho: float | Tensor) -> None:
     """Raise for what would otherwise show late, or with models changed half-way."""
-    if not isinstance(models, Sequence):
-        raise TypeError(f"models must be a list of models, got {type(models).__name__}")
-    for i, model in enumerate(models):
-        if not isinstance(model, SparseAutoencoder):
-            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
-    check_tensor("x", x, dims=2, rows=2)
-    for model in models:
+    check_models(models)
+    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    for model in models:  # type: ignore[attr-defined]
         check_like("x", x, model)
-    check_finite("x", x)
     check_rho(rho, like=x)
