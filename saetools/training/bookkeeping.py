@@ -32,11 +32,11 @@ def check_loop(
     x: Any,
     steps: int,
     weight: Weight,
-    batch_size: int,
-    observe: object,
-    observe_every: int,
-    checkpoint: object,
-    checkpoint_every: int,
+    batch_size: int = 1,
+    observe: object = None,
+    observe_every: int = 1,
+    checkpoint: object = None,
+    checkpoint_every: int = 1,
     **_: Any,
 ) -> None:
     """Raise for a setting of any loop that is wrong, before anything changes."""
@@ -61,15 +61,10 @@ def bookkeeping(
 ) -> tuple[Keeper, Callable[[Callable[[int], Iterator[Batch]]], Iterator[tuple[int, Batch]]]]:
     """All that a loop does beside its steps: learning rate, observations, checkpoints, progress.
 
-    Args:
-        model: what is trained and observed.
-        optimizer: what trains it.
-        call: the arguments of the training function, by name.
-
-    Returns:
-        What keeps the history, restored from a checkpoint if there is one; and what the loop goes
-        over. It takes a function from the number of batches to skip to the batches, and yields
-        each step's number and batch.
+    `call` holds the arguments of the training function by name. Returned are what keeps the
+    history, restored from a checkpoint if there is one, and what the loop goes over: it takes a
+    function from the number of batches to skip to the batches, and yields each step's number and
+    batch.
     """
     steps, every, observe = call["steps"], call["observe_every"], call["observe"]
     scheduler = call["scheduler"] and call["scheduler"](optimizer)
@@ -116,13 +111,24 @@ def history_of(keeper: Keeper) -> History:
     return History(error, penalty, keeper.observations)
 
 
+def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a penalty has returned, if it has one value per member."""
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
+    if cost.shape != shape:
+        raise ValueError(
+            f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
+            f"sum over the units (dim -1), got shape {tuple(cost.shape)}"
+        )
+    return cost
+
+
 def keep_freed_memory() -> None:
     """Let the allocator keep what a step frees for the next one, up to 62 MiB.
 
-    glibc hands it back to the system where it has seen no large block, and then pays for each of
-    its pages anew in each step: a fifth of a step's time at 1024 units and 1024 rows. Freeing one
-    large block, never written to, tells it that such sizes come and go (M_MMAP_THRESHOLD in
-    mallopt's manual). Other allocators are not changed.
+    glibc hands it back to the system where it has seen no large block, and pays for its pages anew
+    in each step: a fifth of a step's time at 1024 units and 1024 rows. Freeing one large block,
+    never written to, tells it that such sizes come and go (M_MMAP_THRESHOLD in mallopt's manual).
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 

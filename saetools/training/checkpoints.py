@@ -87,7 +87,13 @@ class Keeper:
 
     def _restore(self, file: Checkpoint) -> None:
         state = _read(file.path)
-        _check_identity(file, state["identity"])
+        known, earlier = file.identity, state["identity"]
+        for name in {**known, **earlier}:
+            if (was := earlier.get(name)) != (now := known.get(name)):
+                raise ValueError(
+                    f"{file.path} is a checkpoint of training with {name} = {was!r}, got {now!r}: "
+                    "go on as it was begun, or remove the file to begin anew"
+                )
         if set(state["parts"]) != set(self.parts):
             held, wanted = (", ".join(sorted(names)) for names in (state["parts"], self.parts))
             raise ValueError(f"{file.path} must hold the state of {wanted}, got {held}")
@@ -110,26 +116,12 @@ def _read(path: FilePath) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is no complete checkpoint: {reason}") from None
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-        raise ValueError(f"{path} was not written by saetools: it is no checkpoint")
-    if state["format"] != _FORMAT:
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or _ENTRIES - set(state):
         raise ValueError(
-            f"{path} is a checkpoint in format {state['format']}, and this saetools reads format "
-            f"{_FORMAT}: use the saetools that wrote it, or remove the file to begin anew"
+            f"{path} is no checkpoint of this saetools, format {_FORMAT}: remove it to begin anew, "
+            "or use the saetools that wrote it"
         )
-    if missing := _ENTRIES - set(state):
-        raise ValueError(f"{path} is a damaged checkpoint: it lacks {', '.join(sorted(missing))}")
     return state
-
-
-def _check_identity(file: Checkpoint, earlier: Facts) -> None:
-    for name in {**file.identity, **earlier}:
-        was, now = earlier.get(name), file.identity.get(name)
-        if was != now:
-            raise ValueError(
-                f"{file.path} is a checkpoint of training with {name} = {was!r}, got {now!r}: go "
-                "on as it was begun, or remove the file to begin anew"
-            )
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from saetools.training.bookkeeping import (
     Scheduler,
     Weight,
     bookkeeping,
+    check_cost,
     check_loop,
     history_of,
     keep_freed_memory,
@@ -107,7 +108,7 @@ def train_ensemble(
         batch = x.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (N, B, D)
         output = ensemble(batch)
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
-        cost = torch.zeros_like(error) if penalty is None else _check_costs(penalty(output), count)
+        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), (count,))
         cost = factor * cost
         loss = (error + cost).sum()  # a sum keeps the members' gradients apart
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
@@ -168,18 +169,6 @@ def _per_member(name: str, values: Any, count: int) -> list[Any]:
     return members
 
 
-def _check_costs(cost: Any, count: int) -> Tensor:
-    if not isinstance(cost, Tensor):
-        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
-    if cost.shape != (count,):
-        raise ValueError(
-            f"penalty must return one value per member, shape ({count},), that is, a mean over "
-            "the rows (dim -2) and a sum over the units (dim -1), got shape "
-            f"{tuple(cost.shape)}"
-        )
-    return cost
-
-
 def _step_of(
     optimizer: Optimizer, ensemble: nn.Module, rates: Sequence[float]
 ) -> Callable[[], Any]:
@@ -225,20 +214,17 @@ def _compiled(step: _Step) -> _Step:
     return attempt
 
 
-def _failure(error: Tensor, cost: Tensor, model: nn.Module) -> str | None:
-    """What of a member was not finite, and from which step on; None if all was."""
-    bad = ~(error + cost).isfinite()
-    if bad.any():
-        step = int(bad.nonzero()[0])
-        terms = {"squared error": error[step], "penalty": cost[step]}
-        guilty = " and ".join(name for name, term in terms.items() if not term.isfinite())
-        return f"{guilty}, from step {step}"
-    return None if weights_are_finite(model) else f"weights, from step {len(error)}"
-
-
 def _warn_of_failures(history: History, models: Sequence[nn.Module]) -> None:
-    failures = map(_failure, history.error.T, history.penalty.T, models)
-    failed = [f"{i} ({failure})" for i, failure in enumerate(failures) if failure]
+    failed = []
+    for i, model in enumerate(models):
+        terms = {"squared error": history.error[:, i], "penalty": history.penalty[:, i]}
+        bad = ~(history.error[:, i] + history.penalty[:, i]).isfinite()
+        step = int(bad.nonzero()[0]) if bad.any() else len(bad)
+        guilty = [
+            name for name, term in terms.items() if not term[step : step + 1].isfinite().all()
+        ]
+        if guilty or not weights_are_finite(model):
+            failed.append(f"{i} ({' and '.join(guilty) or 'weights'}, from step {step})")
     if failed:
         warnings.warn(
             f"{len(failed)} of {len(models)} members are not finite: {', '.join(failed)}; "

@@ -15,6 +15,7 @@ from saetools.training.bookkeeping import (
     Scheduler,
     Weight,
     bookkeeping,
+    check_cost,
     check_loop,
     history_of,
     keep_freed_memory,
@@ -108,7 +109,7 @@ def train(
     for step, batch in each_step(batches_from):
         output = model(batch)
         error = mse_loss(output.reconstruction, batch)
-        cost = torch.zeros_like(error) if penalty is None else _check_scalar(penalty(output))
+        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
         cost = weight_at(weight, step / steps) * cost
         loss = error + cost
         if stop_if_not_finite and not math.isfinite(loss.item()):
@@ -121,17 +122,6 @@ def train(
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return history_of(keeper)
-
-
-def _check_scalar(cost: Any) -> Tensor:
-    if not isinstance(cost, Tensor):
-        raise TypeError(f"penalty must return a scalar tensor, got {type(cost).__name__}")
-    if cost.ndim != 0:
-        raise ValueError(
-            "penalty must return a scalar tensor, that is, a sum over the units, "
-            f"got shape {tuple(cost.shape)}"
-        )
-    return cost
 
 
 _NOT_FINITE_GRADIENT = (

@@ -12,9 +12,8 @@ class FrequencyMultipliers:
     """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
     multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
-    at rho: no weight decides how near it comes. The square keeps the two from swinging around
-    each other for ever.
+    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit
+    is at rho: no weight decides how near it comes. Make a new one for each training.
 
     Args:
         rho: target frequency, in (0, 1); a tensor is broadcast against the units.
@@ -23,8 +22,6 @@ class FrequencyMultipliers:
         temperature: as for `frequency_penalty`.
         batch_mean: as for `frequency_penalty`: with `over_ranks` the multipliers are the same on
             every process. Not for `backward_in_parts`, which would move them twice per part.
-
-    It holds the multipliers of one training: make a new one for the next.
 
     Source: gradient descent and ascent on the augmented Lagrangian, Hestenes 1969 and Powell
     1969, the multiplier updated at each step.

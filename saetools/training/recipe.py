@@ -1,15 +1,14 @@
 """The series' recipe: units that fire as often as asked, from every seed."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler
+from torch.optim.lr_scheduler import LinearLR
 
 from saetools.data.checks import check_count
 from saetools.initialise import target_frequency_
@@ -26,21 +25,21 @@ from saetools.training.start import check_models_and_rows, start_at_frequency_
 class RecipeOptions(TypedDict, total=False):
     """What may be changed of the recipe's training; each as for `train_ensemble`."""
 
-    steps: int  # of all phases together, 4 or more; 3500 by default
+    steps: int  # of both phases together, 4 or more; 3500 by default
     weight: Weight  # 0.2 by default
     lr: float | Sequence[float]  # the largest learning rate; 1.5e-3 by default
     batch_size: int
     seeds: Sequence[int] | None
     value_range: tuple[float, float] | None
-    observe: Callable[[nn.Module], Any] | None
+    observe: Callable[[nn.Module], Any] | None  # before and after the shift
     observe_every: int
     progress: bool
     compile: bool
-    checkpoint: FilePath | Checkpoint | None
+    checkpoint: FilePath | Checkpoint | None  # a file per phase: "-learn" or "-hold" in its name
     checkpoint_every: int
 
 
-_DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3}
+_DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3, "checkpoint": None}
 
 
 def train_at_frequency(
@@ -63,12 +62,8 @@ def train_at_frequency(
         rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         skewed: as for `start_at_frequency_`.
         tolerance: as for `target_frequency_`, at the start and at the shift.
-        options: steps (3500), weight (0.2), lr (1.5e-3), batch_size, seeds, value_range, observe,
-            observe_every, progress, compile, checkpoint, checkpoint_every, as for
-            `learn_shift_hold`.
-
-    Returns:
-        History of all steps.
+        options: of `RecipeOptions`: steps (3500), weight (0.2), lr (1.5e-3), batch_size, seeds,
+            value_range, observe, observe_every, progress, compile, checkpoint, checkpoint_every.
 
     Raises:
         TypeError, ValueError: for a wrong argument; or if a unit cannot reach rho.
@@ -80,9 +75,9 @@ def train_at_frequency(
         >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
         True
     """
-    facts = _checked_identity(dict(locals()))
+    known_by = _checked(dict(locals()))
     if options.get("checkpoint") is not None:
-        options["checkpoint"] = Checkpoint(options["checkpoint"], facts)  # type: ignore[arg-type]
+        options["checkpoint"] = Checkpoint(options["checkpoint"], known_by)  # type: ignore[arg-type]
 
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
@@ -109,48 +104,38 @@ def learn_shift_hold(
     to 0. After an error the models are as they were.
 
     Args:
-        models: as for `train_ensemble`; changed in place.
-        x: training rows (rows, D), on the models' device.
+        models, x, rho, tolerance, options: as for `train_at_frequency`.
         penalty: as for `train_ensemble`.
-        rho: what the units are shifted to, in (0, 1); a tensor (L,) for one per unit.
-        tolerance: as for `target_frequency_`.
-        options: as for `train_ensemble`, but for the scheduler: `steps` counts both phases, 4 or
-            more (3500), `weight` is the penalty's (0.2), `lr` the largest learning rate (1.5e-3);
-            `observe` is called both before and after the shift, and of a checkpoint each phase
-            has a file of its own, with "-learn" or "-hold" in its name before the suffix.
 
     Returns:
         History of both phases, one after the other.
-
-    Raises:
-        TypeError, ValueError: for a wrong argument; or if a unit cannot reach rho.
 
     Example:
         >>> models = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(64, 20), rho=0.2)
         >>> learn_shift_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
         torch.Size([7, 1])
     """
-    facts = _checked_identity(dict(locals()))
+    known_by = _checked(dict(locals()))
     given: dict[str, Any] = {**_DEFAULTS, **options}
-    steps, checkpoint = given.pop("steps"), given.pop("checkpoint", None)
+    steps, file = given.pop("steps"), given.pop("checkpoint")
     learning = steps * 5 // 7
     holding = steps - learning
 
-    def rising(adam: Optimizer) -> LRScheduler:
+    def rising(adam: torch.optim.Optimizer) -> LinearLR:
         return LinearLR(adam, 1.0 / holding, 1.0, holding)  # and constant after that
 
-    def falling(adam: Optimizer) -> LRScheduler:
+    def falling(adam: torch.optim.Optimizer) -> LinearLR:
         return LinearLR(adam, 1.0, 0.0, holding)
 
-    phase: dict[str, Any] = {"steps": learning, "scheduler": rising}
-    phase["checkpoint"] = _file_of("learn", checkpoint, facts)
     with _as_they_were_on_error(models):
-        learned = train_ensemble(models, x, penalty, **given, **phase)
-        shift_to_frequency_(models, x, rho=rho, tolerance=tolerance)
-        phase = {"steps": holding, "scheduler": falling}
-        phase["checkpoint"] = _file_of("hold", checkpoint, facts)
+        given["checkpoint"] = _of_phase("learn", file, known_by)
+        learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
+        with torch.no_grad():
+            for model in models:
+                target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
+        given["checkpoint"] = _of_phase("hold", file, known_by)
         with _frozen([model.encoder for model in models]):
-            held = train_ensemble(models, x, **given, **phase)
+            held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
     return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
@@ -158,63 +143,53 @@ def learn_shift_hold(
     )
 
 
-@torch.no_grad()
-def shift_to_frequency_(
-    models: Sequence[SparseAutoencoder], x: Tensor, *, rho: float | Tensor, tolerance: float
-) -> None:
-    """`target_frequency_` on the code of each model."""
-    for model in models:
-        bias = model.encoder[-1].bias
-        target_frequency_(bias, model.encode(x), rho, tolerance=tolerance)  # type: ignore[arg-type]
-
-
-def _checked_identity(call: dict[str, Any]) -> Facts:
+def _checked(call: dict[str, Any]) -> Facts:
     """What a training is known by, if nothing in its call is wrong."""
-    options = call["options"]
-    for name in options:
-        if name not in RecipeOptions.__annotations__:
-            near = difflib.get_close_matches(name, RecipeOptions.__annotations__, 1, cutoff=0.5)
+    known = list(RecipeOptions.__annotations__)
+    for name in call["options"]:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
             meant = f"did you mean {near[0]}? " if near else ""
             raise TypeError(
-                f"there is no option {name!r}: {meant}The options are "
-                f"{', '.join(RecipeOptions.__annotations__)}"
+                f"there is no option {name!r}: {meant}The options are {', '.join(known)}"
             )
-    call = {**call, "options": {**_DEFAULTS, **options}}
+    options = {**_DEFAULTS, **call["options"]}
+    check_count("steps", options["steps"], minimum=4)
     check_models_and_rows(call["models"], call["x"], call["rho"])
-    check_count("steps", call["options"]["steps"], minimum=4)
-    if options.get("checkpoint") is not None:
-        if isinstance(options["checkpoint"], Checkpoint):  # known by the call around this one
-            return options["checkpoint"].identity
-        checked_path(options["checkpoint"])
-    settings = dict.fromkeys(("batch_size", "observe_every", "checkpoint_every"), 1)
-    given = {"observe": None, "checkpoint": None, **settings, **call["options"]}
-    check_ensemble(models=call["models"], x=call["x"], **given)
-    return identity(call)
+    check_ensemble(models=call["models"], x=call["x"], **options)
+    file = options["checkpoint"]
+    if isinstance(file, Checkpoint):  # the training is known by the call around this one
+        return file.identity
+    if file is None:
+        return {}
+    checked_path(file)
+    return identity({**call, "options": options})
 
 
-def _file_of(phase: str, checkpoint: Any, facts: Facts) -> Checkpoint | None:
-    if checkpoint is None:
+def _of_phase(phase: str, file: Any, known_by: Facts) -> Checkpoint | None:
+    if file is None:
         return None
-    path = Path(checkpoint.path if isinstance(checkpoint, Checkpoint) else checkpoint)
-    return Checkpoint(path.with_name(f"{path.stem}-{phase}{path.suffix}"), facts | {"phase": phase})
+    path = Path(file.path if isinstance(file, Checkpoint) else file)
+    name = f"{path.stem}-{phase}{path.suffix}"
+    return Checkpoint(path.with_name(name), known_by | {"phase": phase})
 
 
 @contextmanager
 def _as_they_were_on_error(models: Sequence[nn.Module]) -> Iterator[None]:
     """Give the models their weights back if the block does not end well."""
-    before = [[weight.detach().clone() for weight in model.parameters()] for model in models]
+    weights = [weight for model in models for weight in model.parameters()]
+    before = [weight.detach().clone() for weight in weights]
     try:
         yield
     except BaseException:
         with torch.no_grad():
-            for model, weights in zip(models, before, strict=True):
-                for weight, old in zip(model.parameters(), weights, strict=True):
-                    weight.copy_(old)
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
         raise
 
 
 @contextmanager
-def _frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Keep their parameters from training."""
     learnable = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in learnable:

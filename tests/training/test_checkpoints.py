@@ -309,11 +309,11 @@ def test_damaged_files_and_files_of_others_are_refused_and_the_model_left_alone(
         path.write_bytes(whole[:length])
         refused("is no complete checkpoint")
     for content, message in (
-        (model.state_dict(), "was not written by saetools"),
-        ([1, 2], "was not written by saetools"),
+        (model.state_dict(), "is no checkpoint of this saetools"),
+        ([1, 2], "is no checkpoint of this saetools"),
         (model, "is no complete checkpoint"),  # it would have to be unpickled
-        (state | {"format": 3}, "is a checkpoint in format 3, and this saetools reads format 2"),
-        ({"format": 2}, "is a damaged checkpoint: it lacks"),
+        (state | {"format": 3}, "is no checkpoint of this saetools, format 2"),
+        ({"format": 2}, "is no checkpoint of this saetools"),
         (state | {"parts": {}}, "must hold the state of model, optimizer, got $"),
     ):
         torch.save(content, path)

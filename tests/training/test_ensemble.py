@@ -518,12 +518,12 @@ def test_parameters_shared_between_layers_are_refused():
         (
             {"penalty": lambda output: output.latents.mean()},
             ValueError,
-            r"penalty must return one value per member, shape \(3,\), .*, got shape \(\)",
+            r"penalty must return a tensor of shape \(3,\), .*, got shape \(\)",
         ),
         (
             {"penalty": lambda output: output.latents.mean(-2)},
             ValueError,
-            r"penalty must return one value per member, shape \(3,\), .*, got shape \(3, 4\)",
+            r"penalty must return a tensor of shape \(3,\), .*, got shape \(3, 4\)",
         ),
         ({"penalty": lambda output: 0.1}, TypeError, "penalty must return a tensor, got float"),
     ],
