@@ -71,18 +71,8 @@ def bookkeeping(
     file = call["checkpoint"]
     if file is not None and not isinstance(file, Checkpoint):
         file = Checkpoint(file, identity(call))
-    keeper = Keeper(
-        file,
-        every=call["checkpoint_every"],
-        steps=steps,
-        parts={
-            "penalty": call["penalty"],
-            "optimizer": optimizer,
-            "scheduler": scheduler,
-            "model": model,
-        },
-        device=next(model.parameters()).device,
-    )
+    parts = {"penalty": call["penalty"], "optimizer": optimizer, "scheduler": scheduler}
+    keeper = Keeper(file, call["checkpoint_every"], steps, {**parts, "model": model})
 
     @torch.no_grad()
     def observe_after(done: int) -> None:

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saetools.training.files import FilePath, checked_path, remove_partial, write_atomically
 from saetools.training.identity import Facts
 from saetools.training.random_states import GlobalRandomStates
 
 _FORMAT = 2  # to be raised when an older reader would misunderstand a file
-_ENTRIES = {"format", "identity", "done", "curves", "observations", "parts", "random"}
 _ENTRIES = {"format", "identity", "done", "curves", "observations", "parts", "random"}
 
 
@@ -29,34 +28,28 @@ class Checkpoint(NamedTuple):
 
 
 class Keeper:
-    """Restores a training from its checkpoint, and keeps new ones there.
+    """The history of a training; restores it from a checkpoint, and keeps new ones there.
 
-    Also kept are the states of the global random generators; those that training does not draw
+    Of `parts` each that has a state_dict and a load_state_dict is kept, and restored in this order;
+    also the states of the global random generators, of which those that training does not draw
     from are given back in the end.
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint | None,
-        *,
-        every: int,
-        steps: int,
-        parts: Mapping[str, Any],
-        device: torch.device,
+        self, file: Checkpoint | None, every: int, steps: int, parts: Mapping[str, Any]
     ) -> None:
-        """Keep `parts`, of which each that has a load_state_dict is restored, in this order."""
-        self.file, self.every, self.steps = checkpoint, every, steps
-        self.parts = {name: part for name, part in parts.items() if _has_state(part)}
-        self.random = GlobalRandomStates(device)
-        self.kept_at: int | None = None
+        self.file, self.every, self.steps = file, every, steps
+        self.parts = {n: part for n, part in parts.items() if hasattr(part, "load_state_dict")}
         # One tensor of all steps so far, and one each for those since.
         self.errors: list[Tensor] = []
         self.penalties: list[Tensor] = []
         self.observations: list[tuple[int, Any]] = []
-        if checkpoint is not None:
-            remove_partial(checkpoint.path)
-            if checked_path(checkpoint.path).exists():
-                self._restore(checkpoint)
+        self.kept_at: int | None = None
+        self.random = GlobalRandomStates(next(parts["model"].parameters()).device)
+        if file is not None:
+            remove_partial(file.path)
+            if checked_path(file.path).exists():
+                self._restore(file)
 
     def keep(self, done: int) -> None:
         """Write a file, if one is due after so many steps."""
@@ -80,9 +73,8 @@ class Keeper:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "random": self.random.state_dict(),
         }
-        state = {name: _plain(value) for name, value in state.items()}
         data = io.BytesIO()
-        torch.save(state, data)
+        torch.save(_plain(state), data)
         write_atomically(file.path, data.getvalue())
 
     def _restore(self, file: Checkpoint) -> None:
@@ -95,17 +87,12 @@ class Keeper:
                     "go on as it was begun, or remove the file to begin anew"
                 )
         if set(state["parts"]) != set(self.parts):
-            held, wanted = (", ".join(sorted(names)) for names in (state["parts"], self.parts))
-            raise ValueError(f"{file.path} must hold the state of {wanted}, got {held}")
+            raise ValueError(f"{file.path} is a damaged checkpoint: it lacks the state of a part")
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.random.load_state_dict(state["random"])
         self.errors, self.penalties = state["curves"]
         self.observations, self.kept_at = state["observations"], state["done"]
-
-
-def _has_state(part: Any) -> bool:
-    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
 
 
 def _read(path: FilePath) -> dict[str, Any]:
@@ -125,11 +112,9 @@ def _read(path: FilePath) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value`, if a checkpoint can hold it; a copy with plain dicts in place of ordered ones."""
+    """`value`, if a checkpoint can hold it, with plain dicts in place of ordered ones."""
     if value is None or type(value) in (bool, int, float, str) or isinstance(value, Tensor):
         return value
-    if isinstance(value, nn.Parameter):
-        return value.detach()
     if isinstance(value, dict):
         return {_plain(key): _plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple):  # no named tuple, which would come back without its names

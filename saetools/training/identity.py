@@ -84,18 +84,22 @@ def _parts(value: Any) -> dict[str, Any]:
     if isinstance(value, FunctionType):
         return _referred_to(value)
     if isinstance(value, nn.Module):
-        parts = {
-            f"{where}.{key}": inner
-            for where, module in value.named_modules()
-            for key, inner in {**vars(module), "class": _name(module)}.items()
-            if not key.startswith("_") and key != "training" and isinstance(inner, _PLAIN)
-        }
-        return parts | value.state_dict()
+        return settings_of(value) | value.state_dict()
     if isinstance(value, type) or not callable(value):
         return {}
     restored = value.state_dict() if hasattr(value, "state_dict") else {}
     own = getattr(value, "__dict__", {})
     return {k: v for k, v in own.items() if k not in restored and isinstance(v, _PLAIN)}
+
+
+def settings_of(model: nn.Module) -> dict[str, Any]:
+    """What a model is beside the values of its parameters and buffers, by dotted names."""
+    return {
+        f"{where}.{key}".lstrip("."): inner
+        for where, module in model.named_modules()
+        for key, inner in {**vars(module), "class": _name(module)}.items()
+        if not key.startswith("_") and key != "training" and isinstance(inner, _PLAIN)
+    }
 
 
 def _referred_to(function: FunctionType) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Models of one shape as one module that computes with the weights of all."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saetools.training.identity import settings_of
 from saetools.training.models import SparseAutoencoder
 
 
@@ -68,15 +69,15 @@ def check_models(models: object) -> None:
 def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
     """Raise unless the models differ in the values of their parameters alone, and share none."""
     check_models(models)
-    first = dict(_settings(models[0]))
+    first = _settings(models[0])
     owners: dict[int, int] = {}
     for i, model in enumerate(models):
-        own = dict(_settings(model))
+        own = _settings(model)
         for name in {**first, **own}:
-            if not _equal(first.get(name), own.get(name)):
+            if (a := first.get(name)) is not (b := own.get(name)) and a != b:
                 raise ValueError(
-                    f"models must be alike in all but weights: {name} is {first.get(name)} in "
-                    f"models[0], {own.get(name)} in models[{i}]"
+                    f"models must be alike in all but weights: {name} is {a} in models[0], "
+                    f"{b} in models[{i}]"
                 )
         for parameter in model.parameters():
             if (owner := owners.setdefault(id(parameter), i)) != i:
@@ -85,22 +86,13 @@ def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
                 )
 
 
-def _settings(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What members must have in common, by name."""
-    for where, module in model.named_modules():
-        yield f"{where}.class", type(module)
-        for key, value in vars(module).items():
-            if not key.startswith("_"):
-                yield f"{where}.{key}".lstrip("."), value
-    for name, parameter in model.named_parameters():
-        for key in ("dtype", "device", "requires_grad"):
-            yield f"{name}.{key}", getattr(parameter, key)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a, b)
-    return a is b or bool(a == b)
+def _settings(model: nn.Module) -> dict[str, Any]:
+    kinds = {
+        f"{name}.{kind}": getattr(parameter, kind)
+        for name, parameter in model.named_parameters()
+        for kind in ("dtype", "device", "requires_grad")
+    }
+    return settings_of(model) | {"class": type(model), "training": model.training} | kinds
 
 
 def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:

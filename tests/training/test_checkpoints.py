@@ -314,7 +314,7 @@ def test_damaged_files_and_files_of_others_are_refused_and_the_model_left_alone(
         (model, "is no complete checkpoint"),  # it would have to be unpickled
         (state | {"format": 3}, "is no checkpoint of this saetools, format 2"),
         ({"format": 2}, "is no checkpoint of this saetools"),
-        (state | {"parts": {}}, "must hold the state of model, optimizer, got $"),
+        (state | {"parts": {}}, "is a damaged checkpoint: it lacks the state of a part"),
     ):
         torch.save(content, path)
         refused(message)
