@@ -33,7 +33,7 @@ from saetools.reuse.capture import Capture
 from saetools.reuse.distributed import over_ranks
 from saetools.reuse.pooling import pool_rows
 from saetools.reuse.running import RunningFrequency
-from saetools.reuse.saving import load, load_into, save
+from saetools.reuse.saving import load, save
 from saetools.training.ensemble import EnsembleHistory, train_ensemble
 from saetools.training.loop import History, train
 from saetools.training.models import Output, SparseAutoencoder
@@ -73,7 +73,6 @@ __all__ = [
     "l0",
     "learn_and_hold",
     "load",
-    "load_into",
     "over_ranks",
     "pool_rows",
     "posted_penalty",

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from saetools.data.checks import check_count
-from saetools.reuse.saving import check_fits, state_tensors
-from saetools.training.files import FilePath, read, remove_partial, write
+from saetools.training._old_files import check_fits, read, remove_partial, state_tensors, write
+from saetools.training.files import FilePath
 from saetools.training.random_states import GlobalRandomStates
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_number, check_rho
-from saetools.frequency import Whole, frequency_in_parts
+from saetools.frequency import BatchMean, frequency_in_parts
 from saetools.training.models import Output
 
 
@@ -21,7 +21,7 @@ class FrequencyMultipliers:
         rate: how fast a price follows its unit, > 0.
         damping: >= 0; without any, prices and frequencies swing ever further.
         temperature: as for `frequency_penalty`.
-        whole: as for `frequency_penalty`: with `over_ranks` the prices are the same on every
+        batch_mean: as for `frequency_penalty`: with `over_ranks` the prices are the same on every
             process. Not for `backward_in_parts`, which would raise them twice a part.
 
     It holds the prices of one training: make a new one for the next.
@@ -36,7 +36,7 @@ class FrequencyMultipliers:
         >>> constraint = FrequencyMultipliers(rho=0.2)
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])
         >>> cost = constraint(Output(z, z.relu(), z))
-        >>> constraint.prices > 0  # on for half of the rows, and for none
+        >>> constraint.multipliers > 0  # on for half of the rows, and for none
         tensor([ True, False])
     """
 
@@ -47,29 +47,31 @@ class FrequencyMultipliers:
         rate: float = 3e-3,
         damping: float = 0.3,
         temperature: float = 0.3,
-        whole: Whole | None = None,
+        batch_mean: BatchMean | None = None,
     ) -> None:
         check_rho(rho, like=torch.empty(0))
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
         self.temperature = temperature
-        self.whole = whole
-        self.prices: Tensor | None = None  # (..., L)
+        self.batch_mean = batch_mean
+        self.multipliers: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the prices are updated."""
-        rho_hat = frequency_in_parts(output.pre_activations, self.temperature, whole=self.whole)
+        rho_hat = frequency_in_parts(
+            output.pre_activations, self.temperature, batch_mean=self.batch_mean
+        )
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
-            before = torch.zeros_like(rho_hat) if self.prices is None else self.prices
-            self.prices = before + self.rate * miss
-        return (self.prices * rho_hat + self.damping * miss.square() / 2).sum(-1)
+            before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers
+            self.multipliers = before + self.rate * miss
+        return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The prices, for a checkpoint."""
-        return {"prices": self.prices}
+        return {"prices": self.multipliers}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Go on from the prices of a checkpoint."""
-        self.prices = state["prices"]
+        self.multipliers = state["prices"]
