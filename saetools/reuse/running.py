@@ -7,21 +7,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from saetools.data.checks import check_number
-from saetools.reuse.distributed import (
-    checked_mean,
-    count_ranks,
-    row_sums,
-    with_share,
-)
+from saetools.reuse.distributed import checked_mean, count_ranks, row_sums, with_share
 
 
 class RunningFrequency:
     """The frequency over the batches so far, with the gradient of the newest one.
 
-    To be given to `frequency_penalty` as `whole`, and called once a training step. A row that
-    is k steps old weighs decay^k, and the weights are divided by their sum, so that the first
-    steps are not drawn to 0, and an uneven batch weighs by its rows. About
-    batch / (1 - decay) rows are seen at a time.
+    Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
+    steps old weighs decay^k, divided by the sum of all weights, so that the first steps are not
+    drawn to 0. About batch / (1 - decay) rows are seen at a time.
 
     When it helps: a batch of 8 rows often has a unit that is silent by chance, the penalty pulls
     it up with all its force, and its units end too often on: at 0.42 and 0.43 where 0.15 and 0.2
@@ -34,11 +28,7 @@ class RunningFrequency:
 
     Args:
         decay: in [0, 1); 0 is the batch's own frequency.
-        group: the processes that share the batch; by default all of them, and this one alone
-            where torch.distributed is not initialised. See `over_ranks`.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
+        group: the processes that share the batch, as for `over_ranks`; None for all of them.
 
     Example:
         >>> running = RunningFrequency(decay=0.5)
@@ -54,11 +44,7 @@ class RunningFrequency:
         self.totals: Tensor | None = None  # (units + 1,), decayed: active rows, and rows
 
     def __call__(self, rho_hat: Tensor, rows: int) -> Tensor:
-        """The running frequency (..., L), from that of this batch, or of this process's part of it.
-
-        Raises:
-            TypeError, ValueError: as `over_ranks` does, or if the units have changed.
-        """
+        """The running frequency (..., L), from that of this batch or of this process's part."""
         rho_hat = checked_mean(rho_hat, rows)
         ranks = count_ranks(self.group)
         batch = row_sums(rho_hat, rows)
@@ -75,7 +61,7 @@ class RunningFrequency:
         return with_share(rho_hat, ranks * rows, batch, self.totals)
 
     def state_dict(self) -> dict[str, Any]:
-        """What training needs to go on from here: the decayed counts, None before any call."""
+        """The decayed counts, to go on from; None before any call."""
         return {"totals": None if self.totals is None else self.totals.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
