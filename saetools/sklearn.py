@@ -41,11 +41,10 @@ class SparseAutoencoderTransformer(
 ):
     """Rows as a sparse code in which each unit is active on a share rho of the training rows.
 
-    `fit` is `train_at_frequency`, on a `SparseAutoencoder` without bounds on its output. Inside,
-    rows are centred and divided by one number, their spread over all columns: the unit of the
-    table does not matter, and a column that varies more counts for more, as in PCA. Put a
-    StandardScaler before it where columns are measured in different units. It computes in the
-    dtype of the rows it is fitted on, float64 or float32.
+    `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, in the
+    dtype of the rows. Inside, rows are centred and divided by one number, their spread over all
+    columns: a column that varies more counts for more, as in PCA. Put a StandardScaler before it
+    where columns are measured in different units.
 
     There is no sample_weight, on purpose: a frequency is a share of rows, and a unit is on or
     off for a whole one. To have a row count twice, give it twice.
@@ -67,8 +66,7 @@ class SparseAutoencoderTransformer(
     Attributes:
         model_: the `SparseAutoencoder`; it takes rows as (X - mean_) / scale_.
         mean_, scale_: the mean row, and the root of the columns' mean variance, a float.
-        frequencies_: (n_components,), the share of the rows on which each unit is active: all
-            rows of `fit`, or those of the last `partial_fit`.
+        frequencies_: each unit's share of active rows, among those of the last fit or partial_fit.
         history_: {"error": [...], "penalty": [...]}, the mean squared error of each step's batch,
             in units of scale_ squared, and the weighted penalty.
         n_iter_: number of steps.
@@ -113,44 +111,40 @@ class SparseAutoencoderTransformer(
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Learn from all rows of X (rows, columns), anew; y is ignored."""
-        rows = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         weights_seed, order_seed = self._seeds()
-        rate, weight = self._rate_and_weight()
-        scaling, start = self._untrained(rows, weights_seed)
+        scaling, start = self._untrained(X, weights_seed)
         history = train_at_frequency(
             **start,
             steps=self.steps,
             batch_size=self.batch_size,
-            lr=rate,
-            weight=weight,
+            lr=check_number("learning_rate", self.learning_rate, above=0),
+            weight=check_number("weight", self.weight, minimum=0),
             seeds=[order_seed],
             value_range=None,
             observe=_check_weights,  # every 100 steps, and before the units are shifted
         )
-        self._set(scaling, start, history.error.flatten(), history.penalty.flatten())
-        return self._counted(start["x"])
+        self._begin(scaling, start)
+        return self._go_on(start["x"], history.error, history.penalty)
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
         The first call also decides mean_, scale_ and where the units start, which is at rho on
         its rows: give it some hundreds that are like those to come. After `fit` it goes on from
-        what was learned. No unit is shifted to rho at the end, so that it is near rho and not at
-        it; nearer with large batches, since in one of 10 rows a frequency is a multiple of a
-        tenth. learning_rate is read anew each time: lower it with `set_params`.
+        what was learned. No unit is shifted to rho at the end: it ends near rho, the nearer the
+        larger the batches. learning_rate is read anew each time: lower it with `set_params`.
         """
-        first = not hasattr(self, "model_")
-        least = 2 if first else 1
-        rows = validate_data(self, X, dtype=_DTYPES, reset=first, ensure_min_samples=least)
-        rate, weight = self._rate_and_weight()
-        if first:
-            scaling, start = self._untrained(rows, self._seeds()[0])
+        rate = check_number("learning_rate", self.learning_rate, above=0)
+        weight = check_number("weight", self.weight, minimum=0)
+        if hasattr(self, "model_"):
+            x = self._scaled(X)
+        else:
+            scaling, start = self._untrained(X, self._seeds()[0])
             start_at_frequency_(**start)
-            self._set(scaling, start, torch.empty(0), torch.empty(0))
-        if self._adam is None:
-            self._adam = torch.optim.Adam(self.model_.parameters(), fused=True)
+            self._begin(scaling, start)
+            x = start["x"]
+        self._adam = self._adam or torch.optim.Adam(self.model_.parameters(), fused=True)
         self._adam.param_groups[0]["lr"] = rate
-        x = self._scaled(rows)
         output = self.model_(x)
         error = mse_loss(output.reconstruction, x)
         cost = weight * frequency_penalty(output.pre_activations, rho=self.rho)
@@ -163,16 +157,13 @@ class SparseAutoencoderTransformer(
         (error + cost).backward()
         self._adam.step()
         _check_weights(self.model_)
-        self.history_["error"].append(error.item())
-        self.history_["penalty"].append(cost.item())
-        return self._counted(x)
+        return self._go_on(x, error, cost)
 
     @torch.no_grad()
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """The code (rows, n_components) of X (rows, columns): 0 where a unit is not active."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=_DTYPES, reset=False)
-        code: NDArray[Any] = self.model_.encode(self._scaled(rows)).relu().numpy(force=True)
+        x = self._scaled(X)
+        code: NDArray[Any] = self.model_.encode(x).relu().numpy(force=True)
         return code
 
     @torch.no_grad()
@@ -187,17 +178,12 @@ class SparseAutoencoderTransformer(
 
     @torch.no_grad()
     def score(self, X: ArrayLike, y: object = None) -> float:  # noqa: ARG002
-        """The share of the variance of X that is explained, 1 - `fvu`; y is ignored.
-
-        1 is perfect, 0 no better than the mean row of X, and it can be negative. Columns weigh
-        by their variance, as in scikit-learn's r2_score with multioutput="variance_weighted".
-        """
-        check_is_fitted(self)
-        x = self._scaled(validate_data(self, X, dtype=_DTYPES, reset=False, ensure_min_samples=2))
+        """1 - `fvu`, which is r2_score with multioutput="variance_weighted"; y is ignored."""
+        x = self._scaled(X, ensure_min_samples=2)
         return 1 - fvu(self.model_(x).reconstruction, x).item()
 
     @property
-    def _n_features_out(self) -> int:  # what get_feature_names_out counts by
+    def _n_features_out(self) -> int:  # get_feature_names_out asks for it
         return int(self.model_.sizes[-1])
 
     def _seeds(self) -> list[int]:
@@ -206,13 +192,10 @@ class SparseAutoencoderTransformer(
         source = np.random.RandomState() if fresh else check_random_state(self.random_state)
         return [int(seed) for seed in source.randint(np.iinfo(np.int32).max, size=2)]
 
-    def _rate_and_weight(self) -> tuple[float, float]:
-        rate = check_number("learning_rate", self.learning_rate, above=0)
-        return rate, check_number("weight", self.weight, minimum=0)
-
     @torch.no_grad()
-    def _untrained(self, rows: NDArray[Any], seed: int) -> tuple[_Scaling, dict[str, Any]]:
+    def _untrained(self, X: ArrayLike, seed: int) -> tuple[_Scaling, dict[str, Any]]:
         """The rows' mean and scale, and the arguments of `start_at_frequency_`."""
+        rows = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         units, hidden = check_count("n_components", self.n_components), self.hidden_layer_sizes
         if not isinstance(hidden, Sequence):
             raise TypeError(f"hidden_layer_sizes must be a sequence of ints, got {hidden!r}")
@@ -223,7 +206,9 @@ class SparseAutoencoderTransformer(
         with np.errstate(all="ignore"):
             scale = float(np.sqrt(rows.var(0, dtype=np.float64).mean()))
         if not 0 < scale < math.inf:
-            raise ValueError(f"X must vary by amounts that can be squared, got spread {scale:g}")
+            raise ValueError(
+                f"X must vary by amounts that can be squared, got a spread of {scale:g}"
+            )
         model = SparseAutoencoder((rows.shape[1], *hidden, units), nn.Identity(), seed=seed)
         model.to(torch.as_tensor(np.empty(0, rows.dtype), device=self.device))
         x = _tensor((rows - mean) / scale, model)
@@ -232,19 +217,21 @@ class SparseAutoencoderTransformer(
         start = {"rho": self.rho, "skewed": skewed, "tolerance": self.tolerance}
         return (mean, scale), {"models": [model], "x": x, **start}
 
-    def _set(
-        self, scaling: _Scaling, start: dict[str, Any], error: Tensor, penalty: Tensor
-    ) -> None:
+    def _begin(self, scaling: _Scaling, start: dict[str, Any]) -> None:
         (self.mean_, self.scale_), [self.model_], self._adam = scaling, start["models"], None
-        self.history_ = {"error": error.tolist(), "penalty": penalty.tolist()}
+        self.history_: dict[str, list[float]] = {"error": [], "penalty": []}
 
     @torch.no_grad()
-    def _counted(self, x: Tensor) -> Self:
-        self.frequencies_ = activation_frequency(self.model_.encode(x)).numpy(force=True)
+    def _go_on(self, x: Tensor, error: Tensor, penalty: Tensor) -> Self:
+        self.history_["error"] += error.flatten().tolist()
+        self.history_["penalty"] += penalty.flatten().tolist()
         self.n_iter_ = len(self.history_["error"])
+        self.frequencies_ = activation_frequency(self.model_.encode(x)).numpy(force=True)
         return self
 
-    def _scaled(self, rows: NDArray[Any]) -> Tensor:
+    def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
         return _tensor((rows - self.mean_) / self.scale_, self.model_)
 
 

@@ -35,9 +35,16 @@ def transformer(n_components=4, **options):
     )
 
 
-@parametrize_with_checks([SparseAutoencoderTransformer(steps=20)])
+@parametrize_with_checks([SparseAutoencoderTransformer(steps=4)])
 def test_scikit_learns_own_checks(estimator, check, monkeypatch):
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # one of the checks is skipped without it
+    check(estimator)
+
+
+@pytest.mark.nightly
+@parametrize_with_checks([SparseAutoencoderTransformer(steps=700)])
+def test_the_same_checks_after_longer_training(estimator, check, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     check(estimator)
 
 
@@ -55,7 +62,7 @@ def test_each_unit_is_at_rho_on_the_rows_of_fit(rho, hidden_layer_sizes):
 
 
 def test_fit_is_the_recipe_on_centred_and_scaled_rows():
-    options = {"steps": 14, "batch_size": 50, "penalty_weight": 0.5, "learning_rate": 0.01}
+    options = {"steps": 14, "batch_size": 50, "weight": 0.5, "learning_rate": 0.01}
     sae = transformer(**options, rho=0.3, random_state=3).fit(X)
     first, second = np.random.RandomState(3).randint(2**31 - 1, size=2).tolist()
     mean, scale = X.mean(0), np.sqrt(((X - X.mean(0)) ** 2).mean())
@@ -176,7 +183,7 @@ def test_global_random_state_and_rows_are_left_alone(method, random_state):
 
 def test_the_first_batch_decides_scale_and_start_and_each_is_one_step_of_adam():
     batches = X[:300], X[300:]
-    sae = transformer(rho=0.3, penalty_weight=0.5, learning_rate=0.01)
+    sae = transformer(rho=0.3, weight=0.5, learning_rate=0.01)
     mean, scale = batches[0].mean(0), np.sqrt(batches[0].var(0).mean())
     first, second = (torch.tensor((batch - mean) / scale) for batch in batches)
     seed = int(np.random.RandomState(0).randint(2**31 - 1))
@@ -346,7 +353,7 @@ BAD = [
     ({"rho": "0.2"}, TypeError, "rho must be a number or a tensor, got str"),
     ({"tolerance": 0}, ValueError, "tolerance must lie strictly between 0 and 1, got 0"),
     ({"learning_rate": 0}, ValueError, "learning_rate must be finite and greater than 0, got 0"),
-    ({"penalty_weight": -1}, ValueError, "penalty_weight must be finite and at least 0, got -1"),
+    ({"weight": -1}, ValueError, "weight must be finite and at least 0, got -1"),
     ({"random_state": "0"}, ValueError, "'0' cannot be used to seed"),
 ]
 BAD_IN_FIT = [
@@ -390,7 +397,7 @@ def test_scores_and_codes_that_mean_nothing_are_refused():
         sae.score(X[:1])
     with pytest.raises(ValueError, match="x must vary"):
         sae.score(np.ones((5, 20)))
-    with pytest.raises(ValueError, match="X must have one column a unit, 4, got 3"):
+    with pytest.raises(ValueError, match="X must have one column per unit, 4, got 3"):
         sae.inverse_transform(np.ones((5, 3)))
     with pytest.raises(ValueError, match="NaN"):
         sae.inverse_transform(np.full((5, 4), np.nan))
