@@ -41,10 +41,10 @@ class SparseAutoencoderTransformer(
 ):
     """Rows as a sparse code in which each unit is active on a share rho of the training rows.
 
-    `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, in the
-    dtype of the rows. Inside, rows are centred and divided by one number, their spread over all
-    columns: a column that varies more counts for more, as in PCA. Put a StandardScaler before it
-    where columns are measured in different units.
+    `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output. Inside,
+    rows are centred and divided by one number, their spread over all columns: a column that
+    varies more counts for more, as in PCA. Where columns are in different units, put a
+    StandardScaler before it.
 
     There is no sample_weight, on purpose: a frequency is a share of rows, and a unit is on or
     off for a whole one. To have a row count twice, give it twice.
@@ -56,8 +56,8 @@ class SparseAutoencoderTransformer(
             mirrors; () for a linear encoder and decoder.
         steps: how many batches `fit` trains on, of batch_size rows each.
         learning_rate: Adam's; in `fit` the largest.
-        weight: factor of the penalty. The 0.2 of `train_at_frequency` is for rows in [0, 1], whose
-            squared error is much smaller than that of rows with a spread of 1.
+        weight: factor of the penalty; larger than for rows in [0, 1], whose squared error is
+            smaller than that of rows with a spread of 1.
         tolerance: how far from rho few or tied rows may leave a unit.
         device: where to compute; None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
@@ -81,8 +81,6 @@ class SparseAutoencoderTransformer(
         >>> sae.inverse_transform(code).shape, sae.score(X) > 0.5
         ((1000, 20), True)
     """
-
-    _adam: torch.optim.Adam | None  # of partial_fit
 
     def __init__(
         self,
@@ -148,13 +146,11 @@ class SparseAutoencoderTransformer(
         output = self.model_(x)
         error = mse_loss(output.reconstruction, x)
         cost = weight * frequency_penalty(output.pre_activations, rho=self.rho)
-        if not math.isfinite(error.item() + cost.item()):
-            raise FloatingPointError(
-                f"the loss is not finite, and no step was taken: squared error {error.item():.2g}, "
-                f"penalty {cost.item():.2g}"
-            )
+        loss = error + cost
+        if not loss.isfinite():
+            raise FloatingPointError(f"the loss is {loss.item()}, and no step was taken")
         self._adam.zero_grad()
-        (error + cost).backward()
+        loss.backward()
         self._adam.step()
         _check_weights(self.model_)
         return self._go_on(x, error, cost)
@@ -200,25 +196,22 @@ class SparseAutoencoderTransformer(
         if not isinstance(hidden, Sequence):
             raise TypeError(f"hidden_layer_sizes must be a sequence of ints, got {hidden!r}")
         hidden = [check_count("hidden_layer_sizes", size) for size in hidden]
-        if (rows == rows[:1]).all():
-            raise ValueError("X must vary: all of its rows are equal")
         mean = rows.mean(0, dtype=np.float64)
         with np.errstate(all="ignore"):
             scale = float(np.sqrt(rows.var(0, dtype=np.float64).mean()))
-        if not 0 < scale < math.inf:
-            raise ValueError(
-                f"X must vary by amounts that can be squared, got a spread of {scale:g}"
-            )
+        if not 0 < scale < math.inf or (rows == rows[:1]).all():
+            raise ValueError(f"X must vary by amounts that can be squared, got spread {scale:g}")
         model = SparseAutoencoder((rows.shape[1], *hidden, units), nn.Identity(), seed=seed)
         model.to(torch.as_tensor(np.empty(0, rows.dtype), device=self.device))
         x = _tensor((rows - mean) / scale, model)
         # More units than directions to turn them to stay as they are.
         skewed = units <= varying_directions(model.code_inputs(x))
-        start = {"rho": self.rho, "skewed": skewed, "tolerance": self.tolerance}
-        return (mean, scale), {"models": [model], "x": x, **start}
+        start = {"models": [model], "x": x, "rho": self.rho, "skewed": skewed}
+        return (mean, scale), start | {"tolerance": self.tolerance}
 
     def _begin(self, scaling: _Scaling, start: dict[str, Any]) -> None:
-        (self.mean_, self.scale_), [self.model_], self._adam = scaling, start["models"], None
+        (self.mean_, self.scale_), [self.model_] = scaling, start["models"]
+        self._adam: torch.optim.Adam | None = None  # of partial_fit
         self.history_: dict[str, list[float]] = {"error": [], "penalty": []}
 
     @torch.no_grad()

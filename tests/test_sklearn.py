@@ -239,7 +239,7 @@ def test_partial_fit_goes_on_from_fit_at_the_rate_of_the_time_and_takes_a_single
 def test_a_batch_whose_loss_is_not_finite_changes_nothing():
     sae = transformer().partial_fit(X)
     before = sae.transform(X)
-    with pytest.raises(FloatingPointError, match="no step was taken: squared error inf"):
+    with pytest.raises(FloatingPointError, match="the loss is inf, and no step was taken"):
         sae.partial_fit(X * 1e200)
     assert (sae.transform(X) == before).all()
     assert sae.n_iter_ == 1
@@ -252,7 +252,7 @@ def test_training_that_does_not_stay_finite_is_an_error(method, learning_rate):
     rows = X.astype(np.float32)
     if method == "partial_fit":
         sae.partial_fit(rows)  # the step after which nothing is finite
-    with pytest.raises(FloatingPointError, match=r"not (stay )?finite"):
+    with pytest.raises(FloatingPointError, match=r"not stay finite|no step was taken"):
         getattr(sae, method)(rows)
 
 
@@ -378,9 +378,9 @@ def test_bad_parameters_are_refused_and_nothing_is_learned(method, options, erro
     ("rows", "message"),
     [
         (X * np.inf, "infinity"),
-        (np.full((50, 3), 0.1), "X must vary: all of its rows are equal"),
-        (X * 1e200, "X must vary by amounts that can be squared, got a spread of inf"),
-        ((X - 1000) * 1e-200, "X must vary by amounts that can be squared, got a spread of 0"),
+        (np.full((50, 3), 0.1), "X must vary"),
+        (X * 1e200, "X must vary by amounts that can be squared, got spread inf"),
+        ((X - 1000) * 1e-200, "X must vary by amounts that can be squared, got spread 0"),
         (X[:1], "1 sample"),
         ((X[:, :1] > 1002).astype(float), "unit 0 cannot be active on a share rho = 0.2 of the"),
     ],

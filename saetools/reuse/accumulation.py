@@ -26,10 +26,9 @@ def backward_in_parts(
     """Add to the gradients what one backward pass through the loss of all parts together would.
 
     Two passes over the parts: one without a gradient, which gathers the means of the whole
-    batch, and one that uses them. The cost is a second forward pass of each part. The first pass
-    leaves no trace: the second draws the same dropout masks, and buffers, such as BatchNorm's
-    statistics, are updated once. (DistributedDataParallel copies its first process's buffers to
-    the others in the first pass, and there it is undone: keep those of the first process.)
+    batch, and one that uses them. The first leaves no trace: the second draws the same dropout
+    masks, and buffers, such as BatchNorm's statistics, are updated once. (Under
+    DistributedDataParallel, keep the buffers of the first process.)
 
     Args:
         model: what `loss` calls. If it has a method no_sync, as DistributedDataParallel has,
@@ -38,20 +37,16 @@ def backward_in_parts(
         loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends
             each mean over rows, the error as well as the frequency, through
             `batch_mean(mean, rows)`, which returns the mean over the rows of all parts;
-            `frequency_penalty(..., batch_mean=batch_mean)` does so. A term over no rows, such as
-            a weight decay, goes through it too, with the part's rows: it would count once for
-            each part otherwise. Random numbers are drawn from torch alone.
-        backward: called with each part's loss; for instance `lambda cost:
-            scaler.scale(cost).backward()`.
-        group: the processes that share the batch; None for all of them. `over_ranks` explains
-            the gradients' scale. Their numbers of parts may differ; a process that has no rows
-            gives a part without rows.
+            `frequency_penalty(..., batch_mean=batch_mean)` does so. A weight decay goes through
+            it too, with the part's rows: it would count once per part otherwise. Random numbers
+            are drawn from torch alone.
+        backward: called with each part's loss, for instance `lambda loss:
+            scaler.scale(loss).backward()`.
+        group: the processes that share the batch, as for `over_ranks`. Their numbers of parts may
+            differ; a process that has no rows gives a part without rows.
 
     Returns:
         The loss of the whole batch, a scalar without a gradient.
-
-    Raises:
-        RuntimeError: if loss does not call batch_mean, or more often for one part than another.
 
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty

@@ -19,12 +19,11 @@ class Capture:
 
     It puts forward hooks on the model, which `remove()` or the end of a `with` block takes off
     again. Outputs stay readable until the next call of the model begins. They are copies, in the
-    graph, so that an activation that works in place does not overwrite them. A copy of the model
-    (`copy.deepcopy`, a pickle) is not captured.
+    graph, so that an activation that works in place does not overwrite them.
 
     Args:
         model: the module that you call, as `model(x)`; what runs outside of such a call
-            (`model.forward(x)`, `model.encoder(x)`, a checkpoint's second run) is not captured.
+            (`model.forward(x)`, `model.encoder(x)`) or in a copy of the model is not captured.
         layers: the names of one or more of its modules, as in `model.named_modules()`. A
             pre-activation is what the layer before the ReLU returns. One that no module returns
             gets a name by sending it through an `nn.Identity`.
@@ -32,10 +31,9 @@ class Capture:
             (output, state): `select=lambda returned: returned[0]`.
 
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
-    `"_orig_mod.encoder.4"` in what torch.compile returns; the model inside, captured before or
-    after it was wrapped, keeps its own names. A compiled model is captured without a graph break
-    if the Capture is there before the first call; one that comes later may go unseen, and
-    reading it raises. Activation checkpointing needs `use_reentrant=False`.
+    `"_orig_mod.encoder.4"` in what torch.compile returns; the model inside keeps its own names. A
+    compiled model is captured without a graph break, from before its first call on; reading a
+    Capture that comes later may raise. Activation checkpointing needs `use_reentrant=False`.
 
     Example:
         >>> from saetools import frequency_penalty
@@ -70,14 +68,11 @@ class Capture:
         self._running = False
         self._differentiable = False  # whether that call builds a graph
         self._cut: set[str] = set()  # the layers that ran outside of it
-        self._handles = [
-            model.register_forward_pre_hook(self._begin),
-            *(
-                modules[name].register_forward_hook(partial(self._store, name))
-                for name in self.layers
-            ),
-            model.register_forward_hook(self._end, always_call=True),
-        ]
+        self._handles = [model.register_forward_pre_hook(self._begin)]
+        for name in self.layers:
+            store = partial(self._store, name)
+            self._handles.append(modules[name].register_forward_hook(store))
+        self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def __getitem__(self, layer: str) -> Tensor:
         """The output of `layer` in the latest call of the model.
@@ -113,9 +108,7 @@ class Capture:
                 f"model.forward(x) nor a call of a part of the model counts{_COMPILED}"
             )
         if not self._runs[layer]:
-            raise RuntimeError(
-                f"layer {layer!r} did not run in the latest call of the model{_COMPILED}"
-            )
+            raise RuntimeError(f"layer {layer!r} did not run in the model's latest call{_COMPILED}")
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(
                 f"layer {layer!r} ran without a gradient inside the model: a penalty on it would "
@@ -151,12 +144,10 @@ class Capture:
         if self._select is not None:
             output = self._select(output)
         if not isinstance(output, Tensor):
-            kind = type(output).__name__
+            what = "the output" if self._select is None else "what select takes"
             raise TypeError(
-                f"the output of layer {name!r} must be a torch.Tensor, got {kind}: say what to "
-                "take of it, for instance select=lambda returned: returned[0]"
-                if self._select is None
-                else f"select must return a torch.Tensor, got {kind} for layer {name!r}"
+                f"{what} of layer {name!r} must be a torch.Tensor, got {type(output).__name__}: "
+                "say what to take, for instance select=lambda returned: returned[0]"
             )
         if self._running:
             self._runs[name].append(output.clone())

@@ -19,15 +19,12 @@ def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = N
     share of the whole one, times the number of processes, because DistributedDataParallel and
     FSDP then average gradients over them. If you add gradients up yourself, divide by that number.
 
-    It serves any mean over rows. The reconstruction error needs it where the processes hold
-    unequal numbers of rows: their plain average would count a row of a small part for more.
-
     It is a collective call: every process of the group makes it, as often and in the same
     order, or the others wait. Without an initialised torch.distributed it returns the mean.
 
     Args:
-        mean: a frequency (..., L), an error () or another mean; of the same shape, dtype and kind
-            of device on all processes.
+        mean: a frequency (..., L), a reconstruction error () or another mean over rows; of the
+            same shape, dtype and kind of device on all processes.
         rows: how many rows this mean is over; 0 on a process that has none.
         group: the processes that share the batch; None for all of them.
 

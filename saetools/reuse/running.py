@@ -17,14 +17,12 @@ class RunningFrequency:
     steps old weighs decay^k, divided by the sum of all weights, so that the first steps are not
     drawn to 0. About batch / (1 - decay) rows are seen at a time.
 
-    When it helps: a batch of 8 rows often has a unit that is silent by chance, the penalty pulls
-    it up with all its force, and its units end too often on: at 0.42 and 0.43 where 0.15 and 0.2
-    were asked for, in 16 networks each (benchmarks/running_frequency.py). With a learning rate of
-    1e-4 and a decay of 0.9 they end within 0.007 of it on average. When it harms: the value lags
-    behind, so that units that move fast swing ever wider, and those that swing too far stay dead.
-    With a learning rate of 1e-3 a decay of 0.9 leaves 14 and 9 of 64 units dead, the batch's own
-    frequency 11 and 2; a decay of 0.99 kills some even at 1e-4. Where you can, take a larger
-    batch, or `backward_in_parts`.
+    When it helps: in a batch of 8 rows many a unit is silent by chance, the penalty pulls it up
+    with all its force, and units end on for 0.42 of the rows where 0.15 was asked for. With a
+    learning rate of 1e-4 and a decay of 0.9 they end within 0.007 of it on average. When it harms:
+    the value lags behind, so that units that move fast swing ever wider, and some stay dead: 14 of
+    64 with a learning rate of 1e-3, 11 without it (benchmarks/results/running_frequency.md).
+    Where you can, take a larger batch, or `backward_in_parts`.
 
     Args:
         decay: in [0, 1); 0 is the batch's own frequency.

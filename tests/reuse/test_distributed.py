@@ -191,6 +191,8 @@ def test_the_pages_code_runs_and_its_loop_and_links_are_real():
     for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(code, scope)
     assert scope["cost"].isfinite()
+    assert not scope["cost"].requires_grad
+    assert scope["meter"].rows == 512
     assert scope["penalty"].isfinite()
     [loop] = re.findall(r"```\n(error = .*?)```", PAGE, re.DOTALL)
     words = loop.replace("rho=0.2", "rho=RHO").splitlines()
