@@ -82,6 +82,8 @@ class SparseAutoencoderTransformer(
         ((1000, 20), True)
     """
 
+    _adam: torch.optim.Adam | None  # of partial_fit
+
     def __init__(
         self,
         n_components: int = 8,
@@ -210,8 +212,7 @@ class SparseAutoencoderTransformer(
         return (mean, scale), start | {"tolerance": self.tolerance}
 
     def _begin(self, scaling: _Scaling, start: dict[str, Any]) -> None:
-        (self.mean_, self.scale_), [self.model_] = scaling, start["models"]
-        self._adam: torch.optim.Adam | None = None  # of partial_fit
+        (self.mean_, self.scale_), [self.model_], self._adam = scaling, start["models"], None
         self.history_: dict[str, list[float]] = {"error": [], "penalty": []}
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ The format is safetensors: a JSON header, then plain numbers (`pip install "saet
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saetools.data.checks import check_finite
-from saetools.training.files import FilePath, write_atomically
+from saetools.training.files import FilePath, checked_path, write_atomically
 from saetools.training.models import SparseAutoencoder
 
 _FORMAT = 1  # to be raised when an older reader would misunderstand a file
@@ -51,16 +50,16 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         >>> model.sizes, model.output.__name__
         ((20, 8), 'tanh')
     """
-    elsewhere = "use safetensors.torch.save_model"
+    otherwise = "use safetensors.torch.save_model"
     if type(model) is not SparseAutoencoder:
         kind = type(model).__name__
-        raise TypeError(f"model must be a SparseAutoencoder, got {kind}: {elsewhere}")
+        raise TypeError(f"model must be a SparseAutoencoder, got {kind}: {otherwise}")
     output = model.output
     names = [n for n, make in _OUTPUTS.items() if output is make() or type(output) is make]
     if not names:
         raise ValueError(
             "output must be torch.sigmoid, torch.relu, torch.tanh or torch.nn.Identity() to be "
-            f"saved by its name, got {output!r}: {elsewhere}"
+            f"saved by its name, got {output!r}: {otherwise}"
         )
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     about = {"format": _FORMAT, "sizes": model.sizes, "output": names[0], "dtype": dtype}
@@ -69,7 +68,7 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in (*model.named_parameters(), *model.named_buffers())
     }
-    _made("model", weights, about, remedy=elsewhere)
+    _made("model", weights, about, remedy=otherwise)
     write_atomically(path, _safetensors().torch.save(weights, {_KEY: json.dumps(about)}))
 
 
@@ -90,7 +89,7 @@ def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseA
         FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file.safetensors'
     """
     safetensors = _safetensors()
-    data = Path(path).read_bytes()
+    data = checked_path(path).read_bytes()
     try:
         with torch.device("cpu"):  # whatever the default device
             weights = safetensors.torch.load(data)
