@@ -129,10 +129,10 @@ class SparseAutoencoderTransformer(
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
-        The first call also decides mean_, scale_ and where the units start, which is at rho on
-        its rows: give it some hundreds that are like those to come. After `fit` it goes on from
-        what was learned. No unit is shifted to rho at the end: it ends near rho, the nearer the
-        larger the batches. learning_rate is read anew each time: lower it with `set_params`.
+        The first call also decides mean_, scale_ and where the units start, at rho on its rows:
+        give it some hundreds that are like those to come. After `fit` it goes on from there.
+        Units are not shifted to rho at the end, and come near it, the nearer the larger the
+        batches. learning_rate is read anew each time: lower it with `set_params`.
         """
         rate = check_number("learning_rate", self.learning_rate, above=0)
         weight = check_number("weight", self.weight, minimum=0)
@@ -171,7 +171,8 @@ class SparseAutoencoderTransformer(
         code, units = check_array(X, dtype=_DTYPES), self._n_features_out
         if code.shape[1] != units:
             raise ValueError(f"X must have one column per unit, {units}, got {code.shape[1]}")
-        rows: NDArray[Any] = self.model_.decode(_tensor(code, self.model_)).numpy(force=True)
+        latents = next(self.model_.parameters()).new_tensor(code)
+        rows: NDArray[Any] = self.model_.decode(latents).numpy(force=True)
         return np.asarray(self.scale_ * rows + self.mean_, dtype=rows.dtype)
 
     @torch.no_grad()
@@ -192,7 +193,7 @@ class SparseAutoencoderTransformer(
 
     @torch.no_grad()
     def _untrained(self, X: ArrayLike, seed: int) -> tuple[_Scaling, dict[str, Any]]:
-        """The rows' mean and scale, and the arguments of `start_at_frequency_`."""
+        """Mean and scale of the rows, and the arguments of `start_at_frequency_`."""
         rows = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         units, hidden = check_count("n_components", self.n_components), self.hidden_layer_sizes
         if not isinstance(hidden, Sequence):
@@ -205,7 +206,7 @@ class SparseAutoencoderTransformer(
             raise ValueError(f"X must vary by amounts that can be squared, got spread {scale:g}")
         model = SparseAutoencoder((rows.shape[1], *hidden, units), nn.Identity(), seed=seed)
         model.to(torch.as_tensor(np.empty(0, rows.dtype), device=self.device))
-        x = _tensor((rows - mean) / scale, model)
+        x = next(model.parameters()).new_tensor((rows - mean) / scale)
         # More units than directions to turn them to stay as they are.
         skewed = units <= varying_directions(model.code_inputs(x))
         start = {"models": [model], "x": x, "rho": self.rho, "skewed": skewed}
@@ -226,13 +227,7 @@ class SparseAutoencoderTransformer(
     def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
-        return _tensor((rows - self.mean_) / self.scale_, self.model_)
-
-
-def _tensor(array: NDArray[Any], model: SparseAutoencoder) -> Tensor:
-    """A copy of `array` in the dtype and on the device of the model."""
-    parameter = next(model.parameters())
-    return torch.tensor(array, dtype=parameter.dtype, device=parameter.device)
+        return next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
 
 
 def _check_weights(model: nn.Module) -> None:

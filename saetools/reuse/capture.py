@@ -90,16 +90,7 @@ class Capture:
         return runs[0]
 
     def runs(self, layer: str) -> tuple[Tensor, ...]:
-        """The outputs of a `layer` that runs more than once in a call of the model, in order.
-
-        Example:
-            >>> cell = nn.Linear(4, 4)
-            >>> twice = nn.Sequential(cell, nn.ReLU(), cell)
-            >>> with Capture(twice, "0") as captured:
-            ...     output = twice(torch.rand(10, 4))
-            >>> torch.cat(captured.runs("0")).shape
-            torch.Size([20, 4])
-        """
+        """The outputs of a `layer` that may run more than once in a call of the model, in order."""
         if layer not in self.layers:
             raise KeyError(f"layer {layer!r} is not captured, but {_listed(self.layers)}")
         if not self._runs:
@@ -169,8 +160,8 @@ def _check_layers(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> 
                 "as Capture(model, 'encoder.2', 'encoder.4')"
             )
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, cutoff=0.5)
-            near += [other for other in modules if other.endswith(f".{name}") and other not in near]
+            within = [other for other in modules if other.endswith(f".{name}")]
+            near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
             meant = f"did you mean {_listed(near)}? " if near else ""
             raise ValueError(
                 f"layers must be names of modules of the model, got {name!r}: {meant}"
