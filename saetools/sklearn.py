@@ -227,7 +227,8 @@ class SparseAutoencoderTransformer(
     def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
-        return next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
+        x: Tensor = next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
+        return x
 
 
 def _check_weights(model: nn.Module) -> None:
