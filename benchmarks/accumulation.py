@@ -21,7 +21,7 @@ from saetools import (
     frequency_penalty,
     over_ranks,
 )
-from saetools.frequency import Whole
+from saetools.frequency import BatchMean
 
 PARTS, ROWS = 4, 128
 SIZES = {"20-80-40-4": (20, 80, 40, 4), "20-320-160-16": (20, 320, 160, 16)}
@@ -35,13 +35,13 @@ def milliseconds(step: Callable[[], object], device: torch.device, repeats: int)
     return 1000 * (clock(device) - start) / repeats
 
 
-def ways(model: SparseAutoencoder, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+def methods(model: SparseAutoencoder, x: torch.Tensor) -> dict[str, Callable[[], object]]:
     """The three, by name."""
 
-    def loss(part: torch.Tensor, whole: Whole) -> torch.Tensor:
+    def loss(part: torch.Tensor, batch_mean: BatchMean) -> torch.Tensor:
         output = model(part)
-        error = whole(mse_loss(output.reconstruction, part), len(part))
-        return error + frequency_penalty(output.pre_activations, rho=0.2, whole=whole)
+        error = batch_mean(mse_loss(output.reconstruction, part), len(part))
+        return error + frequency_penalty(output.pre_activations, rho=0.2, batch_mean=batch_mean)
 
     def plain() -> None:
         for part in x.split(ROWS):
@@ -59,13 +59,13 @@ def main(count: int, device: torch.device, repeats: int = 20) -> None:
     x = chicago_context().train[: PARTS * ROWS].to(device)
     rows = []
     for name, sizes in SIZES.items():
-        steps = ways(SparseAutoencoder(sizes, seed=0).to(device), x)
-        timed = {way: partial(milliseconds, step, device, repeats) for way, step in steps.items()}
+        steps = methods(SparseAutoencoder(sizes, seed=0).to(device), x)
+        timed = {how: partial(milliseconds, step, device, repeats) for how, step in steps.items()}
         taken = rounds(timed, count)
         rows.append(
             [
                 name,
-                *(spread(taken[way]).show() for way in timed),
+                *(spread(taken[how]).show() for how in timed),
                 median_ratio(taken["in parts"], taken["plain"]).show(),
             ]
         )

@@ -2,7 +2,7 @@
 
 python benchmarks/running_frequency.py
 
-16 posted networks a cell, each started at rho, trained on batches of 8, 16 or 128 rows of the
+16 posted networks per cell, each started at rho, trained on batches of 8, 16 or 128 rows of the
 synthetic mixture (rho 0.15) or of the Chicago days (rho 0.2), at two learning rates that fall to 0.
 Written down is how far the 64 units' frequencies over all training rows end from rho, and how many
 of the units never fire. Nothing is timed.
@@ -43,10 +43,10 @@ def cell(
     models = [
         initialise_for_frequency_(SparseAutoencoder(seed=seed), x, rho=rho) for seed in range(seeds)
     ]
-    whole = None if decay is None else RunningFrequency(decay=decay)
+    batch_mean = None if decay is None else RunningFrequency(decay=decay)
 
     def penalty(output: Output) -> torch.Tensor:
-        return frequency_penalty(output.pre_activations, rho=rho, dim=-2, whole=whole)
+        return frequency_penalty(output.pre_activations, rho=rho, dim=-2, batch_mean=batch_mean)
 
     train_ensemble(
         models,
@@ -81,7 +81,7 @@ def main(seeds: int = 16, steps: int = 2500) -> None:
         "running_frequency",
         "Small batches, and a running frequency",
         [
-            f"{seeds} networks of 4 units a cell, {steps:,} steps: mean frequency, mean distance "
+            f"{seeds} networks of 4 units per cell, {steps:,} steps: mean frequency, mean distance "
             "from rho, units that never fire.",
         ],
         [

@@ -3,7 +3,7 @@
 torchrun --standalone --nproc-per-node 2 docs/train_ddp.py [EPOCHS]
 
 Each batch is cut over the processes, the last and smaller one as well. On CPUs they talk by gloo,
-on GPUs by nccl, one GPU a process. Started with plain `python` it is the same training on one.
+on GPUs by nccl, one GPU per process. Started with plain `python` it is the same training on one.
 docs/distributed.md says how to run it on several machines.
 """
 
@@ -55,7 +55,7 @@ def main(epochs: int) -> None:
             part = x[batch.tensor_split(ranks)[rank]].to(device)
             output = model(part)
             error = over_ranks(mse_loss(output.reconstruction, part), len(part))
-            penalty = frequency_penalty(output.pre_activations, rho=RHO, whole=over_ranks)
+            penalty = frequency_penalty(output.pre_activations, rho=RHO, batch_mean=over_ranks)
             adam.zero_grad()
             (error + penalty).backward()
             adam.step()

@@ -37,7 +37,7 @@ from saetools.reuse.capture import Capture
 from saetools.reuse.distributed import over_ranks
 from saetools.reuse.pooling import pool_rows
 from saetools.reuse.running import RunningFrequency
-# from saetools.reuse.saving import load, save
+from saetools.reuse.saving import load, save
 
 # One loop, for one model or many, and the recipe.
 from saetools.training.bookkeeping import History

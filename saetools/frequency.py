@@ -14,7 +14,7 @@ from saetools.data.checks import check_positive, check_tensor
 
 SoftStep = Callable[[Tensor], Tensor]  # rises from 0 to 1; its slope is the kernel
 Dims = int | tuple[int, ...]
-Whole = Callable[[Tensor, int], Tensor]  # from a part's mean and its rows to the whole batch's
+BatchMean = Callable[[Tensor, int], Tensor]  # from a part's mean and its rows to the whole batch's
 
 
 def tanh_step(u: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def frequency_in_parts(
     temperature: float | Tensor,
     *,
     dim: Dims = -2,
-    whole: Whole | None,
+    batch_mean: BatchMean | None,
 ) -> Tensor:
     """`straight_through_frequency` of the whole batch, of which these rows are a part.
 
@@ -181,7 +181,7 @@ def frequency_in_parts(
         pre_activations: (..., B, L), before the ReLU; with a `whole`, B may be 0.
         temperature: as for straight_through_frequency.
         dim: the dim or dims to average over, the batch by default.
-        whole: as for `frequency_penalty`; None where these rows are the whole batch.
+        batch_mean: as for `frequency_penalty`; None where these rows are the whole batch.
 
     Returns:
         What `whole` makes of (..., L).
@@ -191,17 +191,17 @@ def frequency_in_parts(
 
     Example:
         >>> z = torch.tensor([[1.0], [-1.0]])
-        >>> frequency_in_parts(z, 0.3, whole=lambda part, rows: (rows * part + 6) / 8)
+        >>> frequency_in_parts(z, 0.3, batch_mean=lambda part, rows: (rows * part + 6) / 8)
         tensor([0.8750])
     """
-    if whole is None:
+    if batch_mean is None:
         return straight_through_frequency(pre_activations, temperature, dim=dim)
     check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=True)
     if pre_activations.numel() > 0:
         rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
     else:
         rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
-    return whole(rho_hat, pre_activations.numel() // rho_hat.numel())
+    return batch_mean(rho_hat, pre_activations.numel() // rho_hat.numel())
 
 
 def step_frequency(

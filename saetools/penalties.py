@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_number, check_rho, check_tensor
-from saetools.frequency import Dims, Whole, frequency_in_parts, smooth
+from saetools.frequency import BatchMean, Dims, frequency_in_parts, smooth
 
 
 def frequency_penalty(
@@ -15,7 +15,7 @@ def frequency_penalty(
     temperature: float | Tensor = 0.3,
     eps: float = 1e-3,
     dim: Dims | None = None,
-    whole: Whole | None = None,
+    batch_mean: BatchMean | None = None,
 ) -> Tensor:
     """The penalty this series recommends: add it to the loss, and each unit fires at rate rho.
 
@@ -33,7 +33,7 @@ def frequency_penalty(
         eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar. In an ensemble (N, B, L) it is -2.
-        whole: where the batch is cut into parts, what makes the frequency of all of it from
+        batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
             that of this part and its number of rows: `over_ranks`, a `RunningFrequency`, or
             what `backward_in_parts` gives. A part may then be without a row.
 
@@ -53,12 +53,12 @@ def frequency_penalty(
         >>> loss.item() > 2, bool((z.grad[:, 1] < 0).all())  # and is pulled up
         (True, True)
     """
-    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=whole is not None)
+    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=batch_mean is not None)
     if dim is None:
         dim = tuple(range(pre_activations.ndim - 1))
     if not isinstance(weight, Tensor):
         check_number("weight", weight, minimum=0)
-    rho_hat = frequency_in_parts(pre_activations, temperature, dim=dim, whole=whole)
+    rho_hat = frequency_in_parts(pre_activations, temperature, dim=dim, batch_mean=batch_mean)
     return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 
 

@@ -35,9 +35,16 @@ def transformer(n_components=4, **options):
     )
 
 
-@parametrize_with_checks([SparseAutoencoderTransformer(steps=20)])
+@parametrize_with_checks([SparseAutoencoderTransformer(steps=4)])
 def test_scikit_learns_own_checks(estimator, check, monkeypatch):
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # one of the checks is skipped without it
+    check(estimator)
+
+
+@pytest.mark.nightly
+@parametrize_with_checks([SparseAutoencoderTransformer(steps=700)])
+def test_the_same_checks_after_longer_training(estimator, check, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     check(estimator)
 
 
@@ -55,7 +62,7 @@ def test_each_unit_is_at_rho_on_the_rows_of_fit(rho, hidden_layer_sizes):
 
 
 def test_fit_is_the_recipe_on_centred_and_scaled_rows():
-    options = {"steps": 14, "batch_size": 50, "penalty_weight": 0.5, "learning_rate": 0.01}
+    options = {"steps": 14, "batch_size": 50, "weight": 0.5, "learning_rate": 0.01}
     sae = transformer(**options, rho=0.3, random_state=3).fit(X)
     first, second = np.random.RandomState(3).randint(2**31 - 1, size=2).tolist()
     mean, scale = X.mean(0), np.sqrt(((X - X.mean(0)) ** 2).mean())
@@ -176,7 +183,7 @@ def test_global_random_state_and_rows_are_left_alone(method, random_state):
 
 def test_the_first_batch_decides_scale_and_start_and_each_is_one_step_of_adam():
     batches = X[:300], X[300:]
-    sae = transformer(rho=0.3, penalty_weight=0.5, learning_rate=0.01)
+    sae = transformer(rho=0.3, weight=0.5, learning_rate=0.01)
     mean, scale = batches[0].mean(0), np.sqrt(batches[0].var(0).mean())
     first, second = (torch.tensor((batch - mean) / scale) for batch in batches)
     seed = int(np.random.RandomState(0).randint(2**31 - 1))
@@ -232,7 +239,7 @@ def test_partial_fit_goes_on_from_fit_at_the_rate_of_the_time_and_takes_a_single
 def test_a_batch_whose_loss_is_not_finite_changes_nothing():
     sae = transformer().partial_fit(X)
     before = sae.transform(X)
-    with pytest.raises(FloatingPointError, match="no step was taken: squared error inf"):
+    with pytest.raises(FloatingPointError, match="the loss is inf, and no step was taken"):
         sae.partial_fit(X * 1e200)
     assert (sae.transform(X) == before).all()
     assert sae.n_iter_ == 1
@@ -245,7 +252,7 @@ def test_training_that_does_not_stay_finite_is_an_error(method, learning_rate):
     rows = X.astype(np.float32)
     if method == "partial_fit":
         sae.partial_fit(rows)  # the step after which nothing is finite
-    with pytest.raises(FloatingPointError, match=r"not (stay )?finite"):
+    with pytest.raises(FloatingPointError, match=r"not stay finite|no step was taken"):
         getattr(sae, method)(rows)
 
 
@@ -346,7 +353,7 @@ BAD = [
     ({"rho": "0.2"}, TypeError, "rho must be a number or a tensor, got str"),
     ({"tolerance": 0}, ValueError, "tolerance must lie strictly between 0 and 1, got 0"),
     ({"learning_rate": 0}, ValueError, "learning_rate must be finite and greater than 0, got 0"),
-    ({"penalty_weight": -1}, ValueError, "penalty_weight must be finite and at least 0, got -1"),
+    ({"weight": -1}, ValueError, "weight must be finite and at least 0, got -1"),
     ({"random_state": "0"}, ValueError, "'0' cannot be used to seed"),
 ]
 BAD_IN_FIT = [
@@ -371,9 +378,9 @@ def test_bad_parameters_are_refused_and_nothing_is_learned(method, options, erro
     ("rows", "message"),
     [
         (X * np.inf, "infinity"),
-        (np.full((50, 3), 0.1), "X must vary: all of its rows are equal"),
-        (X * 1e200, "X must vary by amounts that can be squared, got a spread of inf"),
-        ((X - 1000) * 1e-200, "X must vary by amounts that can be squared, got a spread of 0"),
+        (np.full((50, 3), 0.1), "X must vary"),
+        (X * 1e200, "X must vary by amounts that can be squared, got spread inf"),
+        ((X - 1000) * 1e-200, "X must vary by amounts that can be squared, got spread 0"),
         (X[:1], "1 sample"),
         ((X[:, :1] > 1002).astype(float), "unit 0 cannot be active on a share rho = 0.2 of the"),
     ],
@@ -390,7 +397,7 @@ def test_scores_and_codes_that_mean_nothing_are_refused():
         sae.score(X[:1])
     with pytest.raises(ValueError, match="x must vary"):
         sae.score(np.ones((5, 20)))
-    with pytest.raises(ValueError, match="X must have one column a unit, 4, got 3"):
+    with pytest.raises(ValueError, match="X must have one column per unit, 4, got 3"):
         sae.inverse_transform(np.ones((5, 3)))
     with pytest.raises(ValueError, match="NaN"):
         sae.inverse_transform(np.full((5, 4), np.nan))

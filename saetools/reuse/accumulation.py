@@ -9,13 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saetools.frequency import Whole
-from saetools.reuse.distributed import (
-    checked_mean,
-    count_ranks,
-    row_sums,
-    with_share,
-)
+from saetools.frequency import BatchMean
+from saetools.reuse.distributed import checked_mean, count_ranks, row_sums, with_share
 
 Part = TypeVar("Part")
 
@@ -23,7 +18,7 @@ Part = TypeVar("Part")
 def backward_in_parts(
     model: nn.Module,
     parts: Iterable[Part],
-    loss: Callable[[Part, Whole], Tensor],
+    loss: Callable[[Part, BatchMean], Tensor],
     *,
     backward: Callable[[Tensor], None] = Tensor.backward,
     group: "dist.ProcessGroup | None" = None,
@@ -31,43 +26,36 @@ def backward_in_parts(
     """Add to the gradients what one backward pass through the loss of all parts together would.
 
     Two passes over the parts: one without a gradient, which gathers the means of the whole
-    batch, and one that uses them. The price is a second forward pass of each part; a
-    `RunningFrequency` has none, and is not exact. The first pass leaves no trace: the second
-    draws the same dropout masks, and buffers, such as BatchNorm's statistics, are updated once.
-    (DistributedDataParallel copies its first process's buffers to the others in the first pass,
-    and there it is undone: keep those of the first process.)
+    batch, and one that uses them. The first leaves no trace: the second draws the same dropout
+    masks, and buffers, such as BatchNorm's statistics, are updated once. (Under
+    DistributedDataParallel, keep the buffers of the first process.)
 
     Args:
         model: what `loss` calls. If it has a method no_sync, as DistributedDataParallel has,
             the processes exchange gradients with the last part only.
-        parts: the micro-batches, one or more, of equal size or not; kept in memory meanwhile.
-        loss: called as loss(part, whole), twice for each part, returns a scalar. It hands each
-            mean over rows that it computes to `whole(mean, rows)` and goes on with what that
-            returns, the mean over the rows of all parts: the error as well as, by
-            `frequency_penalty(..., whole=whole)`, the frequency. A term that is over no rows,
-            such as a weight decay, goes through whole too, with the part's rows: it would
-            count once for each part otherwise. Random numbers are drawn from torch alone.
-        backward: called with each part's loss; for instance `lambda cost:
-            scaler.scale(cost).backward()`.
-        group: the processes that share the batch; by default all of them. See `over_ranks`,
-            which explains the gradients' scale. Their numbers of parts may differ; one that
-            has no rows gives a part without rows.
+        parts: the micro-batches, of equal size or not; kept in memory meanwhile.
+        loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends
+            each mean over rows, the error as well as the frequency, through
+            `batch_mean(mean, rows)`, which returns the mean over the rows of all parts;
+            `frequency_penalty(..., batch_mean=batch_mean)` does so. A weight decay goes through
+            it too, with the part's rows: it would count once per part otherwise. Random numbers
+            are drawn from torch alone.
+        backward: called with each part's loss, for instance `lambda loss:
+            scaler.scale(loss).backward()`.
+        group: the processes that share the batch, as for `over_ranks`. Their numbers of parts may
+            differ; a process that has no rows gives a part without rows.
 
     Returns:
         The loss of the whole batch, a scalar without a gradient.
 
-    Raises:
-        TypeError, ValueError: if there is no part, or a mean or its rows are not as in
-            `over_ranks`.
-        RuntimeError: if loss does not call whole, or more often for one part than for another.
-
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty
         >>> model = SparseAutoencoder(seed=0)
-        >>> def loss(part, whole):
+        >>> def loss(part, batch_mean):
         ...     output = model(part)
-        ...     error = whole((output.reconstruction - part).square().mean(), len(part))
-        ...     return error + frequency_penalty(output.pre_activations, rho=0.2, whole=whole)
+        ...     error = batch_mean((output.reconstruction - part).square().mean(), len(part))
+        ...     z = output.pre_activations
+        ...     return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
         >>> cost = backward_in_parts(model, torch.rand(100, 20).split(32), loss)
         >>> cost.requires_grad, model.encoder[0].weight.grad.shape
         (False, torch.Size([80, 20]))
@@ -76,13 +64,13 @@ def backward_in_parts(
     if not parts:
         raise ValueError("parts must hold at least one part: where there are no rows, an empty one")
     ranks = count_ranks(group)
-    quiet = getattr(model, "no_sync", nullcontext)
-    with torch.no_grad(), _unchanged(model), quiet():
-        sums = [_gather(part, loss) for part in parts]
-    if {len(of_part) for of_part in sums} != {len(sums[0]) or 1}:
+    no_sync = getattr(model, "no_sync", nullcontext)
+    with torch.no_grad(), _unchanged(model), no_sync():
+        sums = [_gathered(part, loss) for part in parts]
+    calls = [len(of_part) for of_part in sums]
+    if calls[0] == 0 or len(set(calls)) > 1:
         raise RuntimeError(
-            "loss must call whole, and as often for each part, got "
-            f"{[len(of_part) for of_part in sums]} calls"
+            f"loss must call batch_mean, and as often for each part, got {calls} calls"
         )
     totals = [torch.stack(of_parts).sum(0) for of_parts in zip(*sums, strict=True)]
     if ranks > 1:  # one exchange for all of them, however many parts each process has
@@ -90,27 +78,27 @@ def backward_in_parts(
         dist.all_reduce(joined, group=group)
         totals = list(joined.split([len(total) for total in totals]))
     for position, part in enumerate(parts, start=1):
-        with nullcontext() if position == len(parts) else quiet():
-            cost = loss(part, partial(_use, iter(totals), ranks))
+        with nullcontext() if position == len(parts) else no_sync():
+            cost = loss(part, partial(_with_next, iter(totals), ranks))
             backward(cost)
     return cost.detach()
 
 
-def _gather(part: Part, loss: Callable[[Part, Whole], Tensor]) -> list[Tensor]:
+def _gathered(part: Part, loss: Callable[[Part, BatchMean], Tensor]) -> list[Tensor]:
     """The `row_sums` of each mean that loss hands over, in its order."""
     sums: list[Tensor] = []
 
-    def whole(mean: Tensor, rows: int) -> Tensor:
+    def batch_mean(mean: Tensor, rows: int) -> Tensor:
         mean = checked_mean(mean, rows)
         sums.append(row_sums(mean, rows))
         return mean
 
-    loss(part, whole)
+    loss(part, batch_mean)
     return sums
 
 
-def _use(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
-    """The second pass's whole."""
+def _with_next(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
+    """The second pass's batch_mean."""
     return with_share(checked_mean(mean, rows), ranks * rows, next(totals))
 
 

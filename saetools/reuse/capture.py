@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -18,35 +17,23 @@ _COMPILED = (
 class Capture:
     """The outputs of named layers, from the latest call of a model.
 
-    As a `with` block, or from the line that makes it until `remove()`: forward hooks are all
-    that it puts on the model, and `remove()` or the block's end, an error's too, takes them off
-    again. The latest outputs stay readable until the next call of the model begins, or the
-    Capture itself is gone.
-
-    An output is kept as a copy, in the graph, so that an activation that works in place
-    (`nn.ReLU(inplace=True)`) does not overwrite it. A copy of the model (`copy.deepcopy`, a
-    pickle) is not captured.
+    It puts forward hooks on the model, which `remove()` or the end of a `with` block takes off
+    again. Outputs stay readable until the next call of the model begins. They are copies, in the
+    graph, so that an activation that works in place does not overwrite them.
 
     Args:
-        model: the module that you call, as `model(x)`; of what runs outside of such a call
-            (`model.forward(x)`, `model.encoder(x)`, a checkpoint's second run) nothing is kept.
+        model: the module that you call, as `model(x)`; what runs outside of such a call
+            (`model.forward(x)`, `model.encoder(x)`) or in a copy of the model is not captured.
         layers: the names of one or more of its modules, as in `model.named_modules()`. A
             pre-activation is what the layer before the ReLU returns. One that no module returns
             gets a name by sending it through an `nn.Identity`.
         select: what to take of a layer's output where that is no tensor. An `nn.LSTM` returns
             (output, state): `select=lambda returned: returned[0]`.
 
-    Raises:
-        TypeError: if an argument is of the wrong kind, or, when the model is called, a layer's
-            output is no tensor.
-        ValueError: if there is no layer, or none of that name.
-
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
-    `"_orig_mod.encoder.4"` in what torch.compile returns; the model inside, captured before or
-    after it was wrapped, keeps its own names. A compiled model is captured without a graph break,
-    by a Capture made before its first call and kept: one that comes later may go unseen (reading
-    it raises), and each that comes or goes compiles the model anew. Activation checkpointing
-    needs `use_reentrant=False`.
+    `"_orig_mod.encoder.4"` in what torch.compile returns; the model inside keeps its own names. A
+    compiled model is captured without a graph break, from before its first call on; reading a
+    Capture that comes later may raise. Activation checkpointing needs `use_reentrant=False`.
 
     Example:
         >>> from saetools import frequency_penalty
@@ -81,45 +68,29 @@ class Capture:
         self._running = False
         self._differentiable = False  # whether that call builds a graph
         self._cut: set[str] = set()  # the layers that ran outside of it
-        self._handles = [
-            model.register_forward_pre_hook(self._begin),
-            *(
-                modules[name].register_forward_hook(partial(self._keep, name))
-                for name in self.layers
-            ),
-            model.register_forward_hook(self._end, always_call=True),
-        ]
+        self._handles = [model.register_forward_pre_hook(self._begin)]
+        for name in self.layers:
+            store = partial(self._store, name)
+            self._handles.append(modules[name].register_forward_hook(store))
+        self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def __getitem__(self, layer: str) -> Tensor:
         """The output of `layer` in the latest call of the model.
 
         Raises:
-            KeyError: if this layer is not captured.
-            RuntimeError: if the layer did not run, or ran more than once (see `runs`); or if it
-                ran without a gradient inside a call with one, and is read where gradients are on.
+            RuntimeError: if the layer did not run, ran more than once (see `runs`), or ran
+                without a gradient inside a call with one and is read where gradients are on.
         """
         runs = self.runs(layer)
         if len(runs) > 1:
             raise RuntimeError(
                 f"layer {layer!r} ran {len(runs)} times in the latest call of the model: "
-                f"runs({layer!r}) gives its outputs, one a run"
+                f"runs({layer!r}) gives the output of each"
             )
         return runs[0]
 
     def runs(self, layer: str) -> tuple[Tensor, ...]:
-        """The outputs of a `layer` that runs more than once in a call of the model, in order.
-
-        Raises:
-            KeyError, RuntimeError: as `captured[layer]` does, but for its repeated runs.
-
-        Example:
-            >>> cell = nn.Linear(4, 4)
-            >>> twice = nn.Sequential(cell, nn.ReLU(), cell)
-            >>> with Capture(twice, "0") as captured:
-            ...     output = twice(torch.rand(10, 4))
-            >>> torch.cat(captured.runs("0")).shape
-            torch.Size([20, 4])
-        """
+        """The outputs of a `layer` that may run more than once in a call of the model, in order."""
         if layer not in self.layers:
             raise KeyError(f"layer {layer!r} is not captured, but {_listed(self.layers)}")
         if not self._runs:
@@ -128,14 +99,12 @@ class Capture:
                 f"model.forward(x) nor a call of a part of the model counts{_COMPILED}"
             )
         if not self._runs[layer]:
-            raise RuntimeError(
-                f"layer {layer!r} did not run in the latest call of the model{_COMPILED}"
-            )
+            raise RuntimeError(f"layer {layer!r} did not run in the model's latest call{_COMPILED}")
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(
                 f"layer {layer!r} ran without a gradient inside the model: a penalty on it would "
-                "do nothing. In torch.utils.checkpoint give use_reentrant=False; to look at the "
-                "output alone, read it under torch.no_grad()"
+                "do nothing. In torch.utils.checkpoint give use_reentrant=False; to read the "
+                "output alone, do so under torch.no_grad()"
             )
         return tuple(self._runs[layer])
 
@@ -147,16 +116,11 @@ class Capture:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy of the model brings a copy of its hooks: they shall keep nothing, here or there.
+        # A copy of the model brings a copy of its hooks, which shall store nothing.
         return self.__dict__ | {"layers": (), "_select": None, "_runs": {}, "_handles": []}
 
     def _begin(self, _model: nn.Module, _args: Any) -> None:
@@ -164,19 +128,17 @@ class Capture:
         self._running, self._differentiable = True, torch.is_grad_enabled()
         self._cut = set()
 
-    def _keep(self, name: str, _layer: nn.Module, _args: Any, output: Any) -> None:
+    def _store(self, name: str, _layer: nn.Module, _args: Any, output: Any) -> None:
         if name not in self.layers:
             return
-        # Whether it is kept or not: a checkpoint's second run must do what its first did.
+        # Stored or not: a checkpoint's second run must do what its first did.
         if self._select is not None:
             output = self._select(output)
         if not isinstance(output, Tensor):
-            kind = type(output).__name__
+            what = "the output" if self._select is None else "what select takes"
             raise TypeError(
-                f"the output of layer {name!r} must be a torch.Tensor, got {kind}: say what to "
-                "take of it, for instance select=lambda returned: returned[0]"
-                if self._select is None
-                else f"select must return a torch.Tensor, got {kind} for layer {name!r}"
+                f"{what} of layer {name!r} must be a torch.Tensor, got {type(output).__name__}: "
+                "say what to take, for instance select=lambda returned: returned[0]"
             )
         if self._running:
             self._runs[name].append(output.clone())
@@ -198,8 +160,8 @@ def _check_layers(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> 
                 "as Capture(model, 'encoder.2', 'encoder.4')"
             )
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, cutoff=0.5)
-            near += [other for other in modules if other.endswith(f".{name}") and other not in near]
+            within = [other for other in modules if other.endswith(f".{name}")]
+            near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
             meant = f"did you mean {_listed(near)}? " if near else ""
             raise ValueError(
                 f"layers must be names of modules of the model, got {name!r}: {meant}"

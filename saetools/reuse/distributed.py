@@ -16,29 +16,20 @@ def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = N
     """The mean over the rows of all processes, from the mean over the rows of this one.
 
     Its value is the same on every process, to the last bit. Its gradient is this process's
-    share of the whole one, times the number of processes, since what follows averages the
-    gradients over them: DistributedDataParallel and FSDP do. If you add them up yourself,
-    divide by the number of processes.
-
-    It serves any mean over rows, the reconstruction error as well. That one needs it where the
-    processes hold unequal numbers of rows: their plain average would count a row of a small
-    part for more than a row of a large one. A process without rows takes part with rows=0.
+    share of the whole one, times the number of processes, because DistributedDataParallel and
+    FSDP then average gradients over them. If you add gradients up yourself, divide by that number.
 
     It is a collective call: every process of the group makes it, as often and in the same
-    order, or the others wait. Without torch.distributed, or before
-    torch.distributed.init_process_group, it returns the mean as it is.
+    order, or the others wait. Without an initialised torch.distributed it returns the mean.
 
     Args:
-        mean: a mean over `rows` rows, of any shape, the same shape, dtype and kind of device on
-            all processes: a frequency (..., L), an error ().
-        rows: how many rows this mean is over, 0 or more.
-        group: the processes that share the batch; by default all of them.
+        mean: a frequency (..., L), a reconstruction error () or another mean over rows; of the
+            same shape, dtype and kind of device on all processes.
+        rows: how many rows this mean is over; 0 on a process that has none.
+        group: the processes that share the batch; None for all of them.
 
     Returns:
         The shape of mean, float32 or better; 0 if no process has a row.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above, or this process is not in group.
 
     Example:
         >>> error = torch.tensor([1.0, 4.0]).mean()
@@ -86,6 +77,6 @@ def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = 
     tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
     own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)
     sums = batch if running is None else running
-    whole = (sums[:-1] / sums[-1].clamp(min=tiny)).to(mean.dtype).reshape(mean.shape)
+    value = (sums[:-1] / sums[-1].clamp(min=tiny)).to(mean.dtype).reshape(mean.shape)
     # The difference is exactly 0, so that rounding leaves the value alike on every process.
-    return whole + (own - own.detach())
+    return value + (own - own.detach())

@@ -7,38 +7,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from saetools.data.checks import check_number
-from saetools.reuse.distributed import (
-    checked_mean,
-    count_ranks,
-    row_sums,
-    with_share,
-)
+from saetools.reuse.distributed import checked_mean, count_ranks, row_sums, with_share
 
 
 class RunningFrequency:
     """The frequency over the batches so far, with the gradient of the newest one.
 
-    To be given to `frequency_penalty` as `whole`, and called once a training step. A row that
-    is k steps old weighs decay^k, and the weights are divided by their sum, so that the first
-    steps are not drawn to 0, and an uneven batch weighs by its rows. About
-    batch / (1 - decay) rows are seen at a time.
+    Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
+    steps old weighs decay^k, divided by the sum of all weights, so that the first steps are not
+    drawn to 0. About batch / (1 - decay) rows are seen at a time.
 
-    When it helps: a batch of 8 rows often has a unit that is silent by chance, the penalty pulls
-    it up with all its force, and its units end too often on: at 0.42 and 0.43 where 0.15 and 0.2
-    were asked for, in 16 networks each (benchmarks/running_frequency.py). With a learning rate of
-    1e-4 and a decay of 0.9 they end within 0.007 of it on average. When it harms: the value lags
-    behind, so that units that move fast swing ever wider, and those that swing too far stay dead.
-    With a learning rate of 1e-3 a decay of 0.9 leaves 14 and 9 of 64 units dead, the batch's own
-    frequency 11 and 2; a decay of 0.99 kills some even at 1e-4. Where you can, take a larger
-    batch, or `backward_in_parts`.
+    When it helps: in a batch of 8 rows many a unit is silent by chance, the penalty pulls it up
+    with all its force, and units end on for 0.42 of the rows where 0.15 was asked for. With a
+    learning rate of 1e-4 and a decay of 0.9 they end within 0.007 of it on average. When it harms:
+    the value lags behind, so that units that move fast swing ever wider, and some stay dead: 14 of
+    64 with a learning rate of 1e-3, 11 without it (benchmarks/results/running_frequency.md).
+    Where you can, take a larger batch, or `backward_in_parts`.
 
     Args:
         decay: in [0, 1); 0 is the batch's own frequency.
-        group: the processes that share the batch; by default all of them, and this one alone
-            where torch.distributed is not initialised. See `over_ranks`.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
+        group: the processes that share the batch, as for `over_ranks`; None for all of them.
 
     Example:
         >>> running = RunningFrequency(decay=0.5)
@@ -54,11 +42,7 @@ class RunningFrequency:
         self.totals: Tensor | None = None  # (units + 1,), decayed: active rows, and rows
 
     def __call__(self, rho_hat: Tensor, rows: int) -> Tensor:
-        """The running frequency (..., L), from that of this batch, or of this process's part of it.
-
-        Raises:
-            TypeError, ValueError: as `over_ranks` does, or if the units have changed.
-        """
+        """The running frequency (..., L), from that of this batch or of this process's part."""
         rho_hat = checked_mean(rho_hat, rows)
         ranks = count_ranks(self.group)
         batch = row_sums(rho_hat, rows)
@@ -75,7 +59,7 @@ class RunningFrequency:
         return with_share(rho_hat, ranks * rows, batch, self.totals)
 
     def state_dict(self) -> dict[str, Any]:
-        """What training needs to go on from here: the decayed counts, None before any call."""
+        """The decayed counts, to go on from; None before any call."""
         return {"totals": None if self.totals is None else self.totals.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

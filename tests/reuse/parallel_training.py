@@ -107,13 +107,13 @@ def in_parts(case, rank):
     wrapped = case.wrapped and dist.is_initialized()
     model = DistributedDataParallel(plain) if wrapped else plain
 
-    def loss(x, whole):
+    def loss(x, batch_mean):
         output = model(x)
         if case.naive:
             error = mse_loss(output.reconstruction, x)
             return error + frequency_penalty(output.pre_activations, rho=0.2)
-        error = whole(mse_loss(output.reconstruction, x), len(x))
-        return error + frequency_penalty(output.pre_activations, rho=0.2, whole=whole)
+        error = batch_mean(mse_loss(output.reconstruction, x), len(x))
+        return error + frequency_penalty(output.pre_activations, rho=0.2, batch_mean=batch_mean)
 
     found = []
     for batch in batches:
@@ -152,15 +152,15 @@ def running_steps(ranks):
     return rho_hat, torch.arange(3 * ranks).reshape(3, ranks)
 
 
-def multiplied(shares, whole=None):
-    """Costs, slopes and last prices of three batches, of which each share is one process's."""
-    constraint = FrequencyMultipliers(rho=0.2, rate=0.5, whole=whole)
+def multiplied(shares, batch_mean=None):
+    """Costs, slopes and last multipliers of three batches, of which each share is one process's."""
+    constraint = FrequencyMultipliers(rho=0.2, rate=0.5, batch_mean=batch_mean)
     costs, slopes = [], []
     for z in shares:
         z = z.clone().requires_grad_()
         costs.append(constraint(Output(z, z.relu(), z)))
         slopes.append(torch.autograd.grad(costs[-1], z)[0])
-    return torch.stack(costs).detach(), torch.cat(slopes), constraint.prices
+    return torch.stack(costs).detach(), torch.cat(slopes), constraint.multipliers
 
 
 def three_batches(shards):
@@ -223,7 +223,7 @@ def other_facts(rank, ranks):
         backward_in_parts(
             model,
             x.tensor_split(rank + 1),
-            lambda part, whole: whole(model(part).mean(), len(part)),
+            lambda part, batch_mean: batch_mean(model(part).mean(), len(part)),
         )
     facts["exchanges"] = len(exchanges)
     facts["BatchNorm's batches"] = plain[1].num_batches_tracked.item()
@@ -243,10 +243,10 @@ def fully_sharded(rank, ranks):
     model = fsdp.fully_shard(plain, mesh=init_device_mesh("cpu", (ranks,)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
 
-    def loss(x, whole):
+    def loss(x, batch_mean):
         output = model(x)
-        error = whole(mse_loss(output.reconstruction, x), len(x))
-        return error + frequency_penalty(output.pre_activations, rho=0.2, whole=whole)
+        error = batch_mean(mse_loss(output.reconstruction, x), len(x))
+        return error + frequency_penalty(output.pre_activations, rho=0.2, batch_mean=batch_mean)
 
     for step, batch in enumerate(batches):
         x = batch.split(case.shards)[rank]

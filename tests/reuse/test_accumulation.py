@@ -25,10 +25,10 @@ class Coder(nn.Module):
 
 
 def loss_of(model):
-    def loss(x, whole):
+    def loss(x, batch_mean):
         reconstruction, z = model(x)
-        error = whole(mse_loss(reconstruction, x), len(x))
-        return error + frequency_penalty(z, rho=0.2, whole=whole)
+        error = batch_mean(mse_loss(reconstruction, x), len(x))
+        return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
 
     return loss
 
@@ -117,17 +117,17 @@ def test_gradients_are_added_to_those_that_are_there():
     torch.testing.assert_close(gradients(model), [2 * grad for grad in once])
 
 
-def test_several_layers_and_terms_without_rows_each_get_their_own_whole():
+def test_several_layers_and_terms_without_rows_each_get_their_own_batch_mean():
     model, parts = SparseAutoencoder((12, 8, 4), seed=0).double(), torch.rand(30, 12).double()
 
-    def loss(x, whole):
+    def loss(x, batch_mean):
         hidden = model.encoder[0](x)
         code = model.encoder[1](hidden.relu())
         decay = sum(parameter.square().sum() for parameter in model.parameters())
         return (
-            frequency_penalty(hidden, rho=0.3, whole=whole)
-            + frequency_penalty(code, rho=0.1, whole=whole)
-            + whole(decay, len(x))
+            frequency_penalty(hidden, rho=0.3, batch_mean=batch_mean)
+            + frequency_penalty(code, rho=0.1, batch_mean=batch_mean)
+            + batch_mean(decay, len(x))
         )
 
     cost = backward_in_parts(model, parts.split((4, 20, 6)), loss)
@@ -163,8 +163,8 @@ def test_a_failing_loss_leaves_the_buffers_and_the_random_state():
     x = torch.randn(4, 12)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
 
-    def loss(part, whole):
-        whole(model(part)[0].mean(), len(part))
+    def loss(part, batch_mean):
+        batch_mean(model(part)[0].mean(), len(part))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -177,11 +177,11 @@ def test_what_cannot_be_right_is_refused():
     model, x = Coder(), torch.randn(4, 12)
     with pytest.raises(ValueError, match="parts must hold at least one part"):
         backward_in_parts(model, [], loss_of(model))
-    with pytest.raises(RuntimeError, match=r"must call whole, .* got \[0, 0\] calls"):
-        backward_in_parts(model, [x, x], lambda part, whole: model(part)[0].mean())
+    with pytest.raises(RuntimeError, match=r"must call batch_mean, .* got \[0, 0\] calls"):
+        backward_in_parts(model, [x, x], lambda part, batch_mean: model(part)[0].mean())
 
-    def uneven(part, whole):
-        return sum(whole(model(part)[0].mean(), len(part)) for _ in range(len(part)))
+    def uneven(part, batch_mean):
+        return sum(batch_mean(model(part)[0].mean(), len(part)) for _ in range(len(part)))
 
     with pytest.raises(RuntimeError, match=r"as often for each part, got \[1, 3\] calls"):
         backward_in_parts(model, x.split((1, 3)), uneven)

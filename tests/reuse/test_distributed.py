@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,7 @@ from saetools import activation_frequency, frequency_penalty, over_ranks
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.nightly)])
 def processes(request, tmp_path_factory):
     """(number of processes, [(cases, other facts) of each])."""
     return request.param, run(request.param, tmp_path_factory.mktemp("processes"))
@@ -97,14 +98,14 @@ def test_multipliers_are_the_same_on_all_processes_and_those_of_one(processes):
     ranks, results = processes
     shards = cases(ranks)["uneven"].shards
     batches = three_batches(shards)
-    costs, slopes, prices = multiplied(batches)
+    costs, slopes, multipliers = multiplied(batches)
     slopes = slopes.reshape(batches.shape).split(shards, dim=1)
     for rank, (_, facts) in enumerate(results):
-        own_costs, own_slopes, own_prices = facts["multipliers"]
+        own_costs, own_slopes, own_multipliers = facts["multipliers"]
         torch.testing.assert_close(own_costs, costs)
         torch.testing.assert_close(own_slopes, ranks * slopes[rank].flatten(0, 1))
-        torch.testing.assert_close(own_prices, prices)
-        assert torch.equal(own_prices, results[0][1]["multipliers"][2])
+        torch.testing.assert_close(own_multipliers, multipliers)
+        assert torch.equal(own_multipliers, results[0][1]["multipliers"][2])
 
 
 def test_gradients_are_exchanged_once_a_step_and_buffers_updated_once_a_part(processes):
@@ -128,7 +129,9 @@ def test_edges(processes):
 
 def test_one_process_has_the_whole_batch():
     z = torch.randn(7, 3, requires_grad=True)
-    both = [frequency_penalty(z, rho=0.2, whole=whole) for whole in (None, over_ranks)]
+    both = [
+        frequency_penalty(z, rho=0.2, batch_mean=batch_mean) for batch_mean in (None, over_ranks)
+    ]
     assert torch.equal(*both)
     assert torch.equal(*(torch.autograd.grad(cost, z)[0] for cost in both))
 
@@ -140,13 +143,13 @@ def test_one_process_has_the_whole_batch():
 def test_the_penalty_hands_over_its_frequency_and_rows(shape, dim, rows):
     z, seen = torch.randn(shape), []
 
-    def whole(rho_hat, count):
+    def batch_mean(rho_hat, count):
         seen.append(count)
         over = (0, 1)[: len(shape) - 1] if dim is None else dim
         assert torch.equal(rho_hat, activation_frequency(z, dim=over))
         return torch.full_like(rho_hat, 0.2)
 
-    at_target = frequency_penalty(z, rho=0.2, dim=dim, whole=whole, eps=1e-9)
+    at_target = frequency_penalty(z, rho=0.2, dim=dim, batch_mean=batch_mean, eps=1e-9)
     assert at_target.abs().max() < 1e-6
     assert seen == [rows]
 
@@ -155,7 +158,7 @@ def test_a_part_without_rows_has_no_say_but_stays_joined_to_the_model():
     z = torch.empty(0, 3, requires_grad=True)
     with pytest.raises(ValueError, match="pre_activations must not be empty"):
         frequency_penalty(z, rho=0.2)
-    cost = frequency_penalty(z, rho=0.2, whole=over_ranks)
+    cost = frequency_penalty(z, rho=0.2, batch_mean=over_ranks)
     cost.backward()
     assert cost.isfinite()
     assert z.grad.shape == (0, 3)
@@ -188,6 +191,8 @@ def test_the_pages_code_runs_and_its_loop_and_links_are_real():
     for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(code, scope)
     assert scope["cost"].isfinite()
+    assert not scope["cost"].requires_grad
+    assert scope["meter"].rows == 512
     assert scope["penalty"].isfinite()
     [loop] = re.findall(r"```\n(error = .*?)```", PAGE, re.DOTALL)
     words = loop.replace("rho=0.2", "rho=RHO").splitlines()
@@ -196,16 +201,22 @@ def test_the_pages_code_runs_and_its_loop_and_links_are_real():
         assert (ROOT / "docs" / target).exists(), target
 
 
+def fires_as_asked(printed, processes):
+    head, _, shares = printed.partition("frequencies ")
+    assert head == f"{processes} processes, 4558 rows, "
+    assert [float(share) for share in shares.split()] == pytest.approx([0.2] * 4, abs=0.06)
+
+
+def test_on_one_process_the_scripts_units_fire_as_asked(capsys):
+    runpy.run_path(str(ROOT / "docs" / "train_ddp.py"))["main"](4)
+    fires_as_asked(capsys.readouterr().out, 1)
+
+
+@pytest.mark.nightly  # every run starts torchrun once, for docs/recipes.md
 def test_torchrun_starts_the_script_and_units_fire_as_asked():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(ROOT / "docs" / "train_ddp.py"), "4"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    head, _, shares = done.stdout.partition("frequencies ")
-    assert head == "2 processes, 4558 rows, "
-    assert [float(share) for share in shares.split()] == pytest.approx([0.2] * 4, abs=0.06)
+    fires_as_asked(done.stdout, 2)

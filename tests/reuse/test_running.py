@@ -44,21 +44,21 @@ def test_the_gradient_is_that_of_the_batch_at_the_running_value():
 def test_without_decay_it_is_the_plain_penalty():
     z = torch.randn(9, 4, requires_grad=True)
     running = RunningFrequency(decay=0)
-    frequency_penalty(torch.randn(5, 4), rho=0.2, whole=running)
-    both = [frequency_penalty(z, rho=0.2, whole=whole) for whole in (None, running)]
+    frequency_penalty(torch.randn(5, 4), rho=0.2, batch_mean=running)
+    both = [frequency_penalty(z, rho=0.2, batch_mean=batch_mean) for batch_mean in (None, running)]
     torch.testing.assert_close(*both)
     torch.testing.assert_close(*(torch.autograd.grad(cost, z)[0] for cost in both))
 
 
 def test_training_can_be_resumed():
-    whole, steps = RunningFrequency(decay=0.9), torch.rand(6, 3)
+    running, steps = RunningFrequency(decay=0.9), torch.rand(6, 3)
     for rho_hat in steps[:3]:
-        whole(rho_hat, 7)
-    state = whole.state_dict()
+        running(rho_hat, 7)
+    state = running.state_dict()
     resumed = RunningFrequency(decay=0.9)
     resumed.load_state_dict(state)
     for rho_hat in steps[3:]:
-        assert torch.equal(whole(rho_hat, 7), resumed(rho_hat, 7))
+        assert torch.equal(running(rho_hat, 7), resumed(rho_hat, 7))
     resumed.load_state_dict(state)  # was not changed by going on
     assert resumed.totals[-1] == pytest.approx(7 * (1 + 0.9 + 0.81))
     fresh = RunningFrequency(decay=0.9)
@@ -90,9 +90,11 @@ def test_other_units_are_refused():
 def test_at_rho_small_batches_pull_units_up_and_a_running_frequency_does_not():
     rows = torch.randn(600, 8, 1).double() - 1.0364  # > 0 on 15 % of the rows
 
-    def pull(whole):
+    def pull(batch_mean):
         shift = torch.zeros(1, requires_grad=True, dtype=torch.float64)
-        costs = [frequency_penalty(batch + shift, rho=0.15, whole=whole) for batch in rows]
+        costs = [
+            frequency_penalty(batch + shift, rho=0.15, batch_mean=batch_mean) for batch in rows
+        ]
         return (-torch.autograd.grad(sum(costs[100:]), shift)[0] / 500).item()
 
     assert pull(None) > 5
