@@ -127,7 +127,9 @@ class _OneNode(torch.autograd.Function):
             by_z = torch.autograd.grad(penalty, z, gradient, create_graph=differentiable)
             return by_z[0], None
         _, _, temperature, _, dims = ctx.settings
-        share = (gradient.unsqueeze(-1) * slope).sum_to_size(ctx.units)
+        share = gradient.unsqueeze(-1) * slope
+        if share.shape != ctx.units:  # a setting has more dims than the units
+            share = share.sum_to_size(ctx.units)
         for dim in sorted(d % z.ndim for d in dims):
             share = share.unsqueeze(dim)
         soft = (z / temperature).sigmoid_()
