@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_number, check_rho
-from saetools.frequency import Whole, frequency_in_parts
+from saetools.frequency import BatchMean, frequency_in_parts
 from saetools.training.models import Output
 
 
@@ -41,7 +41,7 @@ class FrequencyMultipliers:
         rate: float = 3e-3,
         damping: float = 0.3,
         temperature: float = 0.3,
-        batch_mean: Whole | None = None,
+        batch_mean: BatchMean | None = None,
     ) -> None:
         check_rho(rho, like=torch.empty(0))
         self.rho = rho
@@ -54,7 +54,7 @@ class FrequencyMultipliers:
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
         rho_hat = frequency_in_parts(
-            output.pre_activations, self.temperature, whole=self.batch_mean
+            output.pre_activations, self.temperature, batch_mean=self.batch_mean
         )
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
