@@ -38,7 +38,7 @@ from saetools.training.ensemble import EnsembleHistory, train_ensemble
 from saetools.training.loop import History, train
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
-from saetools.training.recipe import learn_and_hold, train_at_frequency
+from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.rows import batches
 from saetools.training.start import initialise_for_frequency_, start_at_frequency_
 from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
@@ -71,7 +71,7 @@ __all__ = [
     "hard_sigmoid_step",
     "initialise_for_frequency_",
     "l0",
-    "learn_and_hold",
+    "learn_shift_hold",
     "load",
     "load_into",
     "over_ranks",

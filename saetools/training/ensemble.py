@@ -46,7 +46,7 @@ def train_ensemble(
     penalty: Penalty | None = None,
     *,
     steps: int,
-    penalty_weight: PenaltyWeight = 1.0,
+    weight: PenaltyWeight = 1.0,
     batch_size: int = 128,
     lr: float | Sequence[float] = 1e-3,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
@@ -73,7 +73,7 @@ def train_ensemble(
         x: the training rows (rows, D), on the models' device.
         penalty: takes the members' Output and returns a tensor (N,); None for no penalty.
         steps: how many batches to train on.
-        penalty_weight: as for `train`, for all members; a weight by member belongs in the
+        weight: as for `train`, for all members; a weight by member belongs in the
             penalty, as a tensor (N,).
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
         lr: Adam's learning rate, at most 1e6, one for all or one a member.
@@ -151,7 +151,7 @@ def train_ensemble(
     adam_step = _step_at(rates, optimizer, ensemble)
     errors: list[Tensor] = []
     penalties: list[Tensor] = []
-    weight = weight_at(penalty_weight, steps)
+    weight_of = weight_at(weight, steps)
     observations, look = observing(ensemble, observe, every=observe_every, steps=steps)
 
     done, keep = checkpointing(
@@ -161,7 +161,7 @@ def train_ensemble(
         x=x,
         settings={
             "penalty": penalty,
-            "penalty_weight": penalty_weight,
+            "weight": weight,
             "batch_size": batch_size,
             "lr": rates,
             "scheduler": scheduler,

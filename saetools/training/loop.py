@@ -34,7 +34,7 @@ def train(
     penalty: Penalty | None = None,
     *,
     steps: int,
-    penalty_weight: PenaltyWeight = 1.0,
+    weight: PenaltyWeight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
@@ -58,7 +58,7 @@ def train(
         penalty: takes the model's Output and returns a scalar tensor; None for no penalty. One
             that reduces over dim -2 (rows) and dim -1 (units) works in train_ensemble as well.
         steps: how many batches to train on.
-        penalty_weight: what the penalty is multiplied by: a number >= 0, or a function from
+        weight: what the penalty is multiplied by: a number >= 0, or a function from
             the share of the steps done, in [0, 1), to it.
         batch_size: rows of a batch; the last batch of an epoch may have fewer. Of no effect, as
             seed is, where x comes in batches.
@@ -121,7 +121,7 @@ def train(
     schedule = None if scheduler is None else scheduler(optimizer)
     errors: list[Tensor] = []
     penalties: list[Tensor] = []
-    weight = weight_at(penalty_weight, steps)
+    weight_of = weight_at(weight, steps)
     observations, look = observing(model, observe, every=observe_every, steps=steps)
     done, keep = checkpointing(
         checkpoint,
@@ -130,7 +130,7 @@ def train(
         x=x,
         settings={
             "penalty": penalty,
-            "penalty_weight": penalty_weight,
+            "weight": weight,
             "batch_size": batch_size,
             "lr": lr,
             "scheduler": scheduler,
@@ -156,7 +156,7 @@ def train(
         output = model(batch)
         error = mse_loss(output.reconstruction, batch)
         cost = torch.zeros_like(error) if penalty is None else _check_scalar(penalty(output))
-        cost = weight(step) * cost
+        cost = weight_of(step) * cost
         loss = error + cost
         errors.append(error.detach())
         penalties.append(cost.detach())
@@ -185,14 +185,14 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
-def weight_at(penalty_weight: PenaltyWeight, steps: int) -> Callable[[int], float]:
+def weight_at(weight: PenaltyWeight, steps: int) -> Callable[[int], float]:
     """The weight of the penalty at each step, counted from 0."""
 
-    def weight(step: int) -> float:
-        value = penalty_weight(step / steps) if callable(penalty_weight) else penalty_weight
-        return check_number("penalty_weight", value, minimum=0)
+    def at(step: int) -> float:
+        value = weight(step / steps) if callable(weight) else weight
+        return check_number("weight", value, minimum=0)
 
-    return weight
+    return at
 
 
 def observing(

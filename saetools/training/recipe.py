@@ -31,7 +31,7 @@ def train_at_frequency(
 ) -> EnsembleHistory:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
 
-    `start_at_frequency_`, and `learn_and_hold` with `frequency_penalty`.
+    `start_at_frequency_`, and `learn_shift_hold` with `frequency_penalty`.
 
     Args:
         models: one or more of one shape, as for `train_ensemble`.
@@ -39,13 +39,13 @@ def train_at_frequency(
         rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
         skewed: as for `start_at_frequency_`.
         tolerance: as for `target_frequency_`, at the start and at the shift.
-        options: passed on to `learn_and_hold`: steps, lr, batch_size, seeds, progress and more.
+        options: passed on to `learn_shift_hold`: steps, lr, batch_size, seeds, progress and more.
 
     Returns:
         EnsembleHistory of all steps.
 
     Raises:
-        TypeError, ValueError: as `start_at_frequency_` and `learn_and_hold` do.
+        TypeError, ValueError: as `start_at_frequency_` and `learn_shift_hold` do.
 
     Example:
         >>> from saetools import evaluate, sparse_mixture
@@ -59,10 +59,10 @@ def train_at_frequency(
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    return learn_and_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
+    return learn_shift_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
 
-def learn_and_hold(
+def learn_shift_hold(
     models: Sequence[SparseAutoencoder],
     x: Tensor,
     penalty: Penalty | None,
@@ -104,7 +104,7 @@ def learn_and_hold(
 
     Example:
         >>> models = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(64, 20), rho=0.2)
-        >>> learn_and_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
+        >>> learn_shift_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
         torch.Size([7, 1])
     """
     check_models_and_rows(models, x, rho)
@@ -123,7 +123,7 @@ def learn_and_hold(
         x,
         penalty,
         steps=first,
-        penalty_weight=weight,
+        weight=weight,
         lr=lr,
         scheduler=rising,
         checkpoint=files[0],
