@@ -188,7 +188,7 @@ def train_ensemble(
         _rows_of_batches(x, batch_size, seeds, done),
         strict=False,
     ):
-        error, cost, gradients = slope_at(rows, x.new_tensor(weight(step)))
+        error, cost, gradients = slope_at(rows, x.new_tensor(weight_of(step)))
         errors.append(error)
         penalties.append(cost)
         for parameter, gradient in zip(trained, gradients, strict=True):
