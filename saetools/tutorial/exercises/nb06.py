@@ -40,9 +40,9 @@ def _mistaken_phi(got: float, active: Tensor, on: Tensor, expected: float) -> st
         "that is how often they agree, which is high for any two columns that are mostly off.": (
             (active == on).double().mean()
         ),
+        "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
         "the sign is the wrong way round.": -expected,
         "that is the square of it.": expected**2,
-        "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
         "that is the covariance: divide by both spreads.": both - active.mean() * on.mean(),
         "that is how often both are on: subtract what chance gives.": both,
     }
