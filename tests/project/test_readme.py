@@ -1,11 +1,13 @@
 """The README's code is run as it stands, and what the README says of it is checked."""
 
+import importlib
 import re
 
 import pytest
 import torch
-from notebook_tools import NOTEBOOKS, ROOT
+from notebook_tools import NOTEBOOKS, ROOT, read
 
+import saetools
 from saetools import activation_frequency, chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -98,10 +100,27 @@ def test_links_and_map_are_complete():
         assert f"(notebooks/{path.name})" in README
 
 
-def test_stated_files_of_the_package_exist_and_none_is_missing():
-    listed = set(re.findall(r"\(saetools/(\w+)\.py\)", README))
-    present = {path.stem for path in (ROOT / "saetools").glob("[!_]*.py")}
-    assert listed == present
+def test_every_room_is_in_the_table_with_names_that_are_in_it():
+    rows = re.findall(
+        r"^\| \[\w+/?\]\(saetools/(\w+)(?:/__init__)?\.py\) \| (.*) \|$", README, re.M
+    )
+    files = (ROOT / "saetools").glob("[!_]*")
+    rooms = {path.stem for path in files if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {room for room, _ in rows} == rooms
+    for room, says in rows:
+        module = importlib.import_module(f"saetools.{room}")
+        for name in re.findall(r"`(\w+)", says):
+            assert hasattr(saetools, name) or hasattr(module, name), (room, name)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_readme_states_a_notebooks_own_question_and_time(path):
+    first = read(path).cells[0].source
+    [seconds] = re.findall(r"\*\*Running time\*\* about (\d+) seconds", first)
+    [(question, stated)] = re.findall(
+        rf"^\| \[\d\d\]\(notebooks/{path.name}\) \| ([^|]*) \|.*\| (\d+) s \|$", README, re.M
+    )
+    assert (question, stated) == (first.splitlines()[0].split(" · ")[1], seconds)
 
 
 def test_pasted_lines_fit_a_screen():
