@@ -118,7 +118,6 @@ def plot_changes(
     """Activation frequency of each unit before and after, joined by a line.
 
     Args:
-        ax: axes to draw on.
         before: frequencies in [0, 1], any shape.
         after: those of the same units.
         highlighted: label -> bool mask of that shape; the other units are drawn in grey.
@@ -151,7 +150,6 @@ def plot_runs(
     """One thin line per run and the median as a thick one, for each group of runs.
 
     Args:
-        ax: axes to draw on.
         x: the common x values (T).
         groups: label -> values (runs, T).
         log: logarithmic y axis.
