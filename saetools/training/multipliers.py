@@ -1,4 +1,4 @@
-"""The frequency as a constraint: a multiplier for each unit, in place of a weight for all."""
+"""The frequency as a constraint: one multiplier per unit, in place of a weight for all."""
 
 import torch
 from torch import Tensor
@@ -9,25 +9,19 @@ from saetools.training.models import Output
 
 
 class FrequencyMultipliers:
-    """A penalty with a price for each unit, which rises while the unit is on too often.
+    """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
-    price * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's price grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
-    at rho: no weight decides how near it comes. The square keeps the two from swinging around
-    each other for ever.
+    multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
+    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit
+    is at rho: no weight decides how near it comes. Make a new one for each training.
 
     Args:
         rho: target frequency, in (0, 1); a tensor is broadcast against the units.
-        rate: how fast a price follows its unit, > 0.
-        damping: >= 0; without any, prices and frequencies swing ever further.
+        rate: how fast a multiplier follows its unit, > 0.
+        damping: >= 0; without any, multipliers and frequencies swing ever further.
         temperature: as for `frequency_penalty`.
-        whole: as for `frequency_penalty`: with `over_ranks` the prices are the same on every
-            process. Not for `backward_in_parts`, which would raise them twice a part.
-
-    It holds the prices of one training: make a new one for the next.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
+        batch_mean: as for `frequency_penalty`: with `over_ranks` the multipliers are the same on
+            every process. Not for `backward_in_parts`, which would move them twice per part.
 
     Source: gradient descent and ascent on the augmented Lagrangian, Hestenes 1969 and Powell
     1969, the multiplier updated at each step.
@@ -36,7 +30,7 @@ class FrequencyMultipliers:
         >>> constraint = FrequencyMultipliers(rho=0.2)
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])
         >>> cost = constraint(Output(z, z.relu(), z))
-        >>> constraint.prices > 0  # on for half of the rows, and for none
+        >>> constraint.multipliers > 0  # on for half of the rows, and for none
         tensor([ True, False])
     """
 
@@ -47,29 +41,31 @@ class FrequencyMultipliers:
         rate: float = 3e-3,
         damping: float = 0.3,
         temperature: float = 0.3,
-        whole: Whole | None = None,
+        batch_mean: Whole | None = None,
     ) -> None:
         check_rho(rho, like=torch.empty(0))
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
         self.temperature = temperature
-        self.whole = whole
-        self.prices: Tensor | None = None  # (..., L)
+        self.batch_mean = batch_mean
+        self.multipliers: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
-        """The cost of a batch, a scalar or (N,) in an ensemble; the prices are updated."""
-        rho_hat = frequency_in_parts(output.pre_activations, self.temperature, whole=self.whole)
+        """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
+        rho_hat = frequency_in_parts(
+            output.pre_activations, self.temperature, whole=self.batch_mean
+        )
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
-            before = torch.zeros_like(rho_hat) if self.prices is None else self.prices
-            self.prices = before + self.rate * miss
-        return (self.prices * rho_hat + self.damping * miss.square() / 2).sum(-1)
+            before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers
+            self.multipliers = before + self.rate * miss
+        return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The prices, for a checkpoint."""
-        return {"prices": self.prices}
+        """The multipliers, for a checkpoint."""
+        return {"multipliers": self.multipliers}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
-        """Go on from the prices of a checkpoint."""
-        self.prices = state["prices"]
+        """Go on from those of a checkpoint."""
+        self.multipliers = state["multipliers"]
