@@ -15,6 +15,7 @@ FIX, USE, PACKAGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DO
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fix_works_from_any_seed(seed):
     scope = {}
@@ -26,6 +27,7 @@ def test_the_fix_works_from_any_seed(seed):
     assert not dead_latents(frequency).any()
 
 
+@pytest.mark.slow
 def test_without_the_straight_through_gradient_it_does_not():
     scope = {}
     exec(FIX.replace("hard + (soft - soft.detach())", "hard"), scope)
@@ -34,6 +36,7 @@ def test_without_the_straight_through_gradient_it_does_not():
     assert ((frequency - 0.2).abs() > 0.1).any()
 
 
+@pytest.mark.slow
 def test_with_the_package_units_are_where_the_readme_says(capsys):
     scope = {}
     exec(PACKAGE, scope)
