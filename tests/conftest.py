@@ -7,6 +7,33 @@ from hypothesis import settings
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
+# Files that take longest, in that order. xdist hands out whole files (--dist loadscope) as they are
+# collected (--no-loadscope-reorder; by itself it would put those with the most items first, and a
+# notebook with 20 cells of training after a file of 200 quick tests). With the long ones first, what
+# is left at the end is short, and no worker waits for the other.
+LONGEST = (
+    "notebooks/06_all_together.ipynb",
+    "notebooks/05_weight_initialisation.ipynb",
+    "notebooks/04_keeping_the_frequency_off_0_and_1.ipynb",
+    "notebooks/03_soft_activations.ipynb",
+    "tests/notebooks/test_teeth.py",
+    "notebooks/01_the_penalty_that_does_nothing.ipynb",
+    "notebooks/00_start_here.ipynb",
+    "tests/reuse/test_distributed.py",
+    "notebooks/02_where_the_gradient_goes.ipynb",
+    "tests/project/test_recipes_page.py",
+    "tests/project/test_readme.py",
+    "tests/project/test_tools.py",
+    "tests/project/test_packaging.py",
+    "tests/project/test_reference.py",
+    "tests/training/test_ensemble.py",
+    "tests/test_sklearn.py",
+)
+
+def pytest_collection_modifyitems(items):
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
