@@ -7,10 +7,10 @@ from hypothesis import settings
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
-# Files that take longest, in that order. xdist hands out whole files (--dist loadscope) as they are
-# collected (--no-loadscope-reorder; by itself it would put those with the most items first, and a
-# notebook with 20 cells of training after a file of 200 quick tests). With the long ones first, what
-# is left at the end is short, and no worker waits for the other.
+# The files that take longest, in that order. With --dist loadscope xdist hands out whole files, and
+# with --no-loadscope-reorder in the order of collection; by itself it begins with those of the most
+# items, and a notebook has fewer than a file of quick tests. With the long ones first, what is left
+# for the end is short, and no worker waits for the other.
 LONGEST = (
     "notebooks/06_all_together.ipynb",
     "notebooks/05_weight_initialisation.ipynb",
@@ -29,6 +29,7 @@ LONGEST = (
     "tests/training/test_ensemble.py",
     "tests/test_sklearn.py",
 )
+
 
 def pytest_collection_modifyitems(items):
     places = {file: place for place, file in enumerate(LONGEST)}
