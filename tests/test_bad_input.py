@@ -35,7 +35,7 @@ from saetools import (
     fvu,
     initialise_for_frequency_,
     l0,
-    learn_and_hold,
+    learn_shift_hold,
     over_ranks,
     pool_rows,
     skewed_units_,
@@ -90,8 +90,8 @@ def counted(z):
 
 
 def in_parts(x, rho):
-    def loss(part, whole):
-        return frequency_penalty(part, rho=rho, whole=whole)
+    def loss(part, batch_mean):
+        return frequency_penalty(part, rho=rho, batch_mean=batch_mean)
 
     part = (
         x.clone().requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
@@ -110,8 +110,8 @@ ENTRANCES = {
     "train, batches": lambda x, rho: train(model(), [x], steps=2, value_range=None).error,
     "train_ensemble": lambda x, rho: train_ensemble([model()], x, steps=2, value_range=None).error,
     "train_at_frequency": trained,
-    "learn_and_hold": lambda x, rho: (
-        learn_and_hold(
+    "learn_shift_hold": lambda x, rho: (
+        learn_shift_hold(
             [model()], x, None, rho=rho, steps=4, value_range=None, tolerance=BIAS_TOLERANCE
         ).error
     ),
@@ -155,7 +155,7 @@ STEPS = {
 EVERY = ENTRANCES | STEPS
 TAKES_RHO = {  # and needs it
     "train_at_frequency",
-    "learn_and_hold",
+    "learn_shift_hold",
     "start_at_frequency_",
     "initialise_for_frequency_",
     "target_frequency_",
@@ -176,8 +176,8 @@ COUNTS = {
     "FrequencyMeter",
     "match_factors",
 }
-TRAINS = {"train", "train_ensemble", "train_at_frequency", "learn_and_hold", "evaluate"}
-LOSES_MEMBERS = {"train_ensemble", "train_at_frequency", "learn_and_hold"}  # and warns of it
+TRAINS = {"train", "train_ensemble", "train_at_frequency", "learn_shift_hold", "evaluate"}
+LOSES_MEMBERS = {"train_ensemble", "train_at_frequency", "learn_shift_hold"}  # and warns of it
 NAMES = re.compile(r"\b(x|inputs|pre_activations|rho_hat|logits|mean|reconstruction|rho)\b")
 
 
