@@ -12,22 +12,20 @@ settings.load_profile("project")
 # items, and a notebook has fewer than a file of quick tests. With the long ones first, what is left
 # for the end is short, and no worker waits for the other.
 LONGEST = (
-    "notebooks/06_all_together.ipynb",
     "notebooks/05_weight_initialisation.ipynb",
-    "notebooks/04_keeping_the_frequency_off_0_and_1.ipynb",
-    "notebooks/03_soft_activations.ipynb",
+    "notebooks/06_all_together.ipynb",
     "tests/notebooks/test_teeth.py",
+    "notebooks/03_soft_activations.ipynb",
+    "tests/reuse/test_distributed.py",
+    "notebooks/04_keeping_the_frequency_off_0_and_1.ipynb",
     "notebooks/01_the_penalty_that_does_nothing.ipynb",
     "notebooks/00_start_here.ipynb",
-    "tests/reuse/test_distributed.py",
     "notebooks/02_where_the_gradient_goes.ipynb",
     "tests/project/test_recipes_page.py",
-    "tests/project/test_readme.py",
-    "tests/project/test_tools.py",
-    "tests/project/test_packaging.py",
-    "tests/project/test_reference.py",
     "tests/training/test_ensemble.py",
+    "tests/project/test_readme.py",
     "tests/test_sklearn.py",
+    "tests/project/test_tools.py",
 )
 
 
