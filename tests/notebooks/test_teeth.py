@@ -17,7 +17,7 @@ from notebook_tools import NOTEBOOKS, ROOT
 GRADIENT_IN_THE_POST = """
 _posted = posted_penalty
 def posted_penalty(encoded, **options):
-    return _posted(encoded, **options) + 1e-6 * (encoded - encoded.detach()).sum()
+    return _posted(encoded, **options) + 1e-8 * (encoded - encoded.detach()).sum()
 """
 SIGMOID_IN_THE_POST = """
 def _with_a_sigmoid(self, *, seed=None):
@@ -96,7 +96,7 @@ def frequency_penalty(z, **_):
 """,
         "claimed at most 0.48",
     ),
-    "the posted penalty has a millionth of a gradient": (
+    "the posted penalty has a tiny gradient": (
         "01",
         "tutorial/forum_post.py",
         GRADIENT_IN_THE_POST,
