@@ -40,7 +40,7 @@ from saetools.reuse.running import RunningFrequency
 from saetools.reuse.saving import load, save
 
 # One loop, for one model or many, and the recipe.
-from saetools.training.bookkeeping import History
+from saetools.training.checkpoints import History
 from saetools.training.ensemble import train_ensemble
 from saetools.training.loop import train
 from saetools.training.models import Output, SparseAutoencoder

@@ -1,7 +1,7 @@
 """What every training loop does beside its steps: settings, learning rate, history, checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,6 @@ Penalty = Callable[[Output], Tensor]
 Weight = float | Callable[[float], float]
 Scheduler = Callable[[Optimizer], LRScheduler]
 Batch = TypeVar("Batch")
-
-
-class History(NamedTuple):
-    """What happened during training, of one model or of N at once."""
-
-    error: Tensor  # (steps,) or (steps, N), mean squared error of each batch
-    penalty: Tensor  # the same shape, its weighted penalty, 0 where there is none
-    observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
 
 
 def check_loop(
@@ -56,6 +48,18 @@ def weight_at(weight: Weight, done: float) -> float:
     return check_number("weight", weight(done) if callable(weight) else weight, minimum=0)
 
 
+def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a penalty has returned, if it has one value per member."""
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
+    if cost.shape != shape:
+        raise ValueError(
+            f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
+            f"sum over the units (dim -1), got shape {tuple(cost.shape)}"
+        )
+    return cost
+
+
 def bookkeeping(
     model: nn.Module, optimizer: Optimizer, call: Mapping[str, Any]
 ) -> tuple[Keeper, Callable[[Callable[[int], Iterator[Batch]]], Iterator[tuple[int, Batch]]]]:
@@ -66,6 +70,7 @@ def bookkeeping(
     function from the number of batches to skip to the batches, and yields each step's number and
     batch.
     """
+    _keep_freed_memory()
     steps, every, observe = call["steps"], call["observe_every"], call["observe"]
     scheduler = call["scheduler"] and call["scheduler"](optimizer)
     file = call["checkpoint"]
@@ -95,25 +100,12 @@ def bookkeeping(
     return keeper, each_step
 
 
-def history_of(keeper: Keeper) -> History:
-    """What happened, on the CPU."""
-    error, penalty = (torch.cat(curve).cpu() for curve in (keeper.errors, keeper.penalties))
-    return History(error, penalty, keeper.observations)
+def weights_are_finite(model: nn.Module) -> bool:
+    """Whether no parameter holds NaN or infinity."""
+    return all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
-def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
-    """What a penalty has returned, if it has one value per member."""
-    if not isinstance(cost, Tensor):
-        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
-    if cost.shape != shape:
-        raise ValueError(
-            f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
-            f"sum over the units (dim -1), got shape {tuple(cost.shape)}"
-        )
-    return cost
-
-
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Let the allocator keep what a step frees for the next one, up to 62 MiB.
 
     glibc hands it back to the system where it has seen no large block, and pays for its pages anew
@@ -121,11 +113,6 @@ def keep_freed_memory() -> None:
     never written to, tells it that such sizes come and go (M_MMAP_THRESHOLD in mallopt's manual).
     """
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-
-
-def weights_are_finite(model: nn.Module) -> bool:
-    """Whether no parameter holds NaN or infinity."""
-    return all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
 def _progress_bar(first: int, steps: int) -> Any:

@@ -27,6 +27,14 @@ class Checkpoint(NamedTuple):
     identity: Facts
 
 
+class History(NamedTuple):
+    """What happened during training, of one model or of N at once."""
+
+    error: Tensor  # (steps,) or (steps, N), mean squared error of each batch
+    penalty: Tensor  # the same shape, its weighted penalty, 0 where there is none
+    observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
+
+
 class Keeper:
     """The history of a training; restores it from a checkpoint, and keeps new ones there.
 
@@ -61,6 +69,11 @@ class Keeper:
         if done == self.steps:
             self.random.give_back()
 
+    def history(self) -> History:
+        """What happened, on the CPU."""
+        error, penalty = (torch.cat(curve).cpu() for curve in (self.errors, self.penalties))
+        return History(error, penalty, self.observations)
+
     def _write(self, file: Checkpoint, done: int) -> None:
         for curve in (self.errors, self.penalties):
             curve[:] = [torch.cat(curve)] if curve else []  # joined once, not anew for each file
@@ -83,7 +96,7 @@ class Keeper:
         for name in {**known, **earlier}:
             if (was := earlier.get(name)) != (now := known.get(name)):
                 raise ValueError(
-                    f"{file.path} is a checkpoint of training with {name} = {was!r}, got {now!r}: "
+                    f"{file.path} is a checkpoint of training with {name} = {was}, got {now}: "
                     "go on as it was begun, or remove the file to begin anew"
                 )
         if set(state["parts"]) != set(self.parts):

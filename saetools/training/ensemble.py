@@ -12,39 +12,27 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from saetools.data.checks import check_count, check_number
-from saetools.training.bookkeeping import (
-    History,
-    Penalty,
-    Scheduler,
-    Weight,
-    bookkeeping,
-    check_cost,
-    check_loop,
-    history_of,
-    keep_freed_memory,
-    weight_at,
-    weights_are_finite,
-)
-from saetools.training.checkpoints import Checkpoint
+from saetools.training import bookkeeping as books
+from saetools.training.checkpoints import Checkpoint, History
 from saetools.training.files import FilePath
 from saetools.training.models import SparseAutoencoder
 from saetools.training.rows import check_rows, rows_of_batches
 from saetools.training.stacking import stack, unstack
 
-_Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, tuple[Tensor | None, ...]]]
+_Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
 _LARGEST_RATE = 1e6  # Adam computes with the largest rate of all: it must not overflow for others
 
 
 def train_ensemble(
     models: Sequence[SparseAutoencoder],
     x: Tensor,
-    penalty: Penalty | None = None,
+    penalty: books.Penalty | None = None,
     *,
     steps: int,
-    weight: Weight = 1.0,
+    weight: books.Weight = 1.0,
     batch_size: int = 128,
     lr: float | Sequence[float] = 1e-3,
-    scheduler: Scheduler | None = None,
+    scheduler: books.Scheduler | None = None,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     observe: Callable[[nn.Module], Any] | None = None,
@@ -57,33 +45,24 @@ def train_ensemble(
     """Train N models in place, each as `train` would train it alone, as one computation.
 
     Every tensor has a leading dim of members: the penalty sees an Output whose pre-activations
-    have the shape (N, B, L), and returns one value per member. A penalty that reduces over dim -2
-    (rows) and dim -1 (units) works here and in `train`, and its settings may differ by member: a
-    rho of shape (N, 1), a temperature of shape (N, 1, 1). After an error the models are as they
-    were.
+    have the shape (N, B, L), and returns one value per member. Its settings may differ by member:
+    a rho of shape (N, 1), a temperature of shape (N, 1, 1). After an error the models are as they
+    were. What is not listed is as for `train`.
 
     Args:
         models: N of one class, shape, dtype and device, whose parameters all belong to
             torch.nn.Linear layers. They may start from any weights. Hooks are not called.
-        x: training rows (rows, D), on the models' device.
         penalty: takes the members' Output and returns a tensor (N,).
-        steps, batch_size, value_range, observe_every, progress, checkpoint_every: as for `train`.
-        weight: as for `train`, for all members; one per member belongs in the penalty, as a
-            tensor (N,).
-        lr: Adam's learning rate, at most 1e6, one for all or one per member.
-        scheduler: as for `train`; it scales the rate of every member alike, from the largest.
+        weight: for all members; one per member belongs in the penalty, as a tensor (N,).
+        lr: at most 1e6, one for all or one per member.
+        scheduler: scales the rate of every member alike, from the largest.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
         observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
-        compile: compile the forward and backward pass with torch.compile. The first step then
-            takes up to a minute, and needs a C++ compiler.
-        checkpoint: as for `train`.
+        compile: use torch.compile. The first step then takes up to a minute, and needs a C++
+            compiler; a RuntimeError says where none works.
 
     Returns:
         History, whose error and penalty are (steps, N).
-
-    Raises:
-        TypeError, ValueError: as for `train`.
-        RuntimeError: if compile is True and no compiler works here.
 
     Warns:
         RuntimeWarning: if members turned NaN or infinite; it names them, with step and term.
@@ -100,7 +79,7 @@ def train_ensemble(
     """
     call = dict(locals())
     rates, seeds = check_ensemble(**call)
-    count, x, ensemble = len(models), x.detach(), stack(models)
+    members, x, ensemble = (len(models),), x.detach(), stack(models)
     trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
 
     def gradients_at(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Any]:
@@ -108,20 +87,20 @@ def train_ensemble(
         batch = x.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (N, B, D)
         output = ensemble(batch)
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
-        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), (count,))
-        cost = factor * cost
+        cost = torch.zeros_like(error)
+        if penalty is not None:
+            cost = factor * books.check_cost(penalty(output), members)
         loss = (error + cost).sum()  # a sum keeps the members' gradients apart
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         return error.detach(), cost.detach(), gradients
 
-    keep_freed_memory()
     step_at = _compiled(gradients_at) if compile else gradients_at
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=max(rates), fused=True)
-    keeper, each_step = bookkeeping(ensemble, optimizer, call)
-    # After the scheduler is made, which counts the optimizer's steps by a wrapper of its own.
-    adam_step = _step_of(optimizer, ensemble, rates)
+    keeper, each_step = books.bookkeeping(ensemble, optimizer, call)
+    adam_step = _step_of(optimizer, ensemble, rates)  # as the scheduler counts it, if there is one
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
-        error, cost, gradients = step_at(rows, x.new_tensor(weight_at(weight, step / steps)))
+        factor = x.new_tensor(books.weight_at(weight, step / steps))
+        error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
             parameter.grad = None if gradient is None else gradient.contiguous()
@@ -129,7 +108,7 @@ def train_ensemble(
         keeper.errors.append(error[None])
         keeper.penalties.append(cost[None])
     unstack(ensemble, models)
-    history = history_of(keeper)
+    history = keeper.history()
     _warn_of_failures(history, models)
     return history
 
@@ -144,11 +123,10 @@ def check_ensemble(
     **settings: Any,
 ) -> tuple[list[float], list[int]]:
     """Raise for an argument that is wrong; otherwise the members' learning rates and seeds."""
-    ensemble = stack(models)
-    check_rows(x, value_range, ensemble)
+    check_rows(x, value_range, stack(models))
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
-    check_loop(x=x, **settings)
+    books.check_loop(x=x, **settings)
     count = len(models)
     orders = _per_member("seeds", range(count) if seeds is None else seeds, count)
     rates = [lr] * count if isinstance(lr, Real) else _per_member("lr", lr, count)
@@ -193,14 +171,11 @@ def _step_of(
 
 def _compiled(step: _Step) -> _Step:
     """`step` under torch.compile, gradients included, in one graph where torch can do that."""
-    compiled = torch.compile(step, dynamic=False)
-    config = torch._dynamo.config
+    compiled, config = torch.compile(step, dynamic=False), torch._dynamo.config
     # Older versions compile the forward and the backward pass apart, which is slower.
-    one_graph: dict[str, Any] = (
-        {"trace_autograd_ops": True} if hasattr(config, "trace_autograd_ops") else {}
-    )
+    one_graph = {"trace_autograd_ops": True} if hasattr(config, "trace_autograd_ops") else {}
 
-    def attempt(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    def attempt(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Any]:
         try:
             with config.patch(one_graph):
                 return compiled(rows, factor)
@@ -223,7 +198,7 @@ def _warn_of_failures(history: History, models: Sequence[nn.Module]) -> None:
         guilty = [
             name for name, term in terms.items() if not term[step : step + 1].isfinite().all()
         ]
-        if guilty or not weights_are_finite(model):
+        if guilty or not books.weights_are_finite(model):
             failed.append(f"{i} ({' and '.join(guilty) or 'weights'}, from step {step})")
     if failed:
         warnings.warn(

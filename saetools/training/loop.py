@@ -9,19 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from saetools.data.checks import check_number
-from saetools.training.bookkeeping import (
-    History,
-    Penalty,
-    Scheduler,
-    Weight,
-    bookkeeping,
-    check_cost,
-    check_loop,
-    history_of,
-    keep_freed_memory,
-    weight_at,
-    weights_are_finite,
-)
+from saetools.training import bookkeeping as books
+from saetools.training.checkpoints import History
 from saetools.training.files import FilePath
 from saetools.training.rows import batches, check_rows, streamed
 
@@ -29,13 +18,13 @@ from saetools.training.rows import batches, check_rows, streamed
 def train(
     model: nn.Module,
     x: Tensor | Iterable[Tensor],
-    penalty: Penalty | None = None,
+    penalty: books.Penalty | None = None,
     *,
     steps: int,
-    weight: Weight = 1.0,
+    weight: books.Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
-    scheduler: Scheduler | None = None,
+    scheduler: books.Scheduler | None = None,
     seed: int = 0,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     stop_if_not_finite: bool = True,
@@ -53,9 +42,8 @@ def train(
             DataLoader, begun again when it runs out, each moved to the model's device.
         penalty: takes the Output and returns a scalar tensor. One that reduces over dim -2 (rows)
             and dim -1 (units) works in `train_ensemble` as well.
-        steps: how many batches to train on.
+        steps: how many batches of `batch_size` rows to train on; an epoch's last may have fewer.
         weight: factor of the penalty: a number >= 0, or a function of the share of the steps done.
-        batch_size: rows per batch, fewer in an epoch's last; of no effect where x is batches.
         lr: Adam's learning rate.
         scheduler: makes a torch scheduler from the optimizer, stepped after each batch; for
             instance `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
@@ -64,36 +52,28 @@ def train(
         stop_if_not_finite: stop at the first loss that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
-        observe_every: steps between two observations.
         progress: show a progress bar (needs tqdm).
-        checkpoint: a file to keep the training in. If it exists, training goes on from it, to the
-            bits it would have reached without a stop. It belongs to one call: other rows, another
-            setting or other starting weights are refused. It holds the model, the optimizer, the
-            scheduler, the history, the global random generators that training drew from, and a
-            penalty that has a state_dict and a load_state_dict. It needs x as a tensor.
-        checkpoint_every: steps between two checkpoints; there is one at the start and at the end.
+        checkpoint: a file to keep the training in, every `checkpoint_every` steps. If it exists,
+            training goes on from it, to the bits it would have reached without a stop. It belongs
+            to one call: other rows, another setting or other starting weights are refused. A
+            penalty with a state_dict and a load_state_dict is kept as well. It needs x as a tensor.
 
     Raises:
-        TypeError, ValueError: before anything changes, for a wrong argument or a checkpoint that
-            is damaged or of another training.
+        TypeError, ValueError: for a wrong argument, or a checkpoint of another training.
         FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
             message names the step and the term.
 
     Example:
         >>> from saetools import SparseAutoencoder, evaluate
         >>> rows, others = torch.rand(64, 20), torch.rand(32, 20)
-        >>> history = train(
-        ...     SparseAutoencoder(seed=0),
-        ...     rows,
-        ...     steps=40,
-        ...     observe=lambda model: evaluate(model, others).fvu,  # a validation curve
-        ...     observe_every=20,
-        ... )
+        >>> validate = lambda model: evaluate(model, others).fvu
+        >>> options = {"steps": 40, "observe": validate, "observe_every": 20}
+        >>> history = train(SparseAutoencoder(seed=0), rows, **options)
         >>> history.error.shape, [step for step, fvu in history.observations]
         (torch.Size([40]), [0, 20, 40])
     """
     call = dict(locals())
-    check_loop(**call)
+    books.check_loop(**call)
     check_number("lr", lr, above=0)
     if isinstance(x, Tensor):
         check_rows(x, value_range, model)
@@ -103,14 +83,13 @@ def train(
             return batches(x, batch_size, seed=seed, skip=skip)
         return streamed(x, value_range, model)
 
-    keep_freed_memory()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    keeper, each_step = bookkeeping(model, optimizer, call)
+    keeper, each_step = books.bookkeeping(model, optimizer, call)
     for step, batch in each_step(batches_from):
         output = model(batch)
         error = mse_loss(output.reconstruction, batch)
-        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
-        cost = weight_at(weight, step / steps) * cost
+        cost = torch.zeros_like(error) if penalty is None else books.check_cost(penalty(output), ())
+        cost = books.weight_at(weight, step / steps) * cost
         loss = error + cost
         if stop_if_not_finite and not math.isfinite(loss.item()):
             raise FloatingPointError(_not_finite(model, step, error, cost))
@@ -119,9 +98,9 @@ def train(
         optimizer.step()
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
-    if stop_if_not_finite and not weights_are_finite(model):
+    if stop_if_not_finite and not books.weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
-    return history_of(keeper)
+    return keeper.history()
 
 
 _NOT_FINITE_GRADIENT = (
@@ -131,7 +110,7 @@ _NOT_FINITE_GRADIENT = (
 
 
 def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str:
-    if not weights_are_finite(model):
+    if not books.weights_are_finite(model):
         return _NOT_FINITE_GRADIENT.format(step=step - 1)
     terms = {"squared error": error.item(), "penalty": cost.item()}
     guilty = [name for name, value in terms.items() if not math.isfinite(value)]

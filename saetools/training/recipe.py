@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LinearLR
 from saetools.data.checks import check_count
 from saetools.initialise import target_frequency_
 from saetools.penalties import frequency_penalty
-from saetools.training.bookkeeping import History, Penalty, Weight
-from saetools.training.checkpoints import Checkpoint
+from saetools.training.bookkeeping import Penalty, Weight
+from saetools.training.checkpoints import Checkpoint, History
 from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.files import FilePath, checked_path
 from saetools.training.identity import Facts, identity

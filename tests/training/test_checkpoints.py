@@ -258,20 +258,20 @@ def other(output):
         ({"batch_size": 8}, r"with batch_size = 16, got 8"),
         ({"lr": 2e-3}, r"with lr = 0.001, got 0.002"),
         ({"seed": 1}, r"with seed = 0, got 1"),
-        ({"penalty": None}, r"with penalty = 'frequency', got None"),
-        ({"penalty": other}, r"with penalty = 'frequency', got 'other'"),
-        ({"penalty": Running()}, r"with penalty = 'frequency', got 'Running \w{16}'"),
+        ({"penalty": None}, r"with penalty = frequency\(.*\), got None"),
+        ({"penalty": other}, r"with penalty = frequency\(.*\), got other\("),
+        ({"penalty": Running()}, r"with penalty = frequency\(.*\), got Running \w{16}"),
         ({"weight": 2}, r"with weight = 1.0, got 2"),
-        ({"weight": math.sqrt}, r"with weight = 1.0, got 'sqrt'"),
-        ({"scheduler": half_rate}, r"with scheduler = None, got 'half_rate'"),
+        ({"weight": math.sqrt}, r"with weight = 1.0, got sqrt"),
+        ({"scheduler": half_rate}, r"with scheduler = None, got half_rate"),
         ({"observe": weights}, r"with observe = None, got 'weights'"),
         ({"observe_every": 3}, r"with observe_every = 100, got 3"),
-        ({"x": X[1:]}, r"with x = '\(50, 20\) float32 on cpu \w{16}', got '\(49, 20\) float32"),
+        ({"x": X[1:]}, r"with x = torch.float32 \(50, 20\) cpu \w{16}, got torch.float32 \(49"),
         ({"x": X.double()}, r"x must be as the model is, torch.float32 on cpu, got torch.float64"),
-        ({"x": X.flip(0)}, r"with x = '\(50, 20\) float32 on cpu \w{16}', got '\(50, 20\) float32"),
+        ({"x": X.flip(0)}, r"with x = torch.float32 \(50, 20\) cpu \w{16}, got torch.float32 \(50"),
         ({"x": X.nextafter(X + 1)}, r"with x = "),
-        ({"model": SparseAutoencoder((20, 6, 4))}, r"with model = 'SparseAutoencoder \w{16}', got"),
-        ({"model": SparseAutoencoder((20, 6, 3), seed=4)}, r"with model = 'SparseAutoencoder"),
+        ({"model": SparseAutoencoder((20, 6, 4))}, r"with model = SparseAutoencoder \w{16}, got"),
+        ({"model": SparseAutoencoder((20, 6, 3), seed=4)}, r"with model = SparseAutoencoder"),
         ({"model": SparseAutoencoder((20, 6, 3), torch.tanh, seed=0)}, r"with model = "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -342,10 +342,10 @@ def at_frequency(path, rho=0.2, seed=0, **options):
     ("change", "message"),
     [
         ({"rho": 0.4}, "with rho = 0.2, got 0.4"),
-        ({"seed": 1}, r"with models\.0 = 'SparseAutoencoder \w{16}', got"),
+        ({"seed": 1}, r"with models = \[SparseAutoencoder \w{16}\], got"),
         ({"skewed": False}, "with skewed = True, got False"),
         ({"tolerance": 0.04}, "with tolerance = 0.05, got 0.04"),
-        ({"seeds": [3]}, r"with seeds\.0 = None, got 3"),
+        ({"seeds": [3]}, r"with seeds = None, got \[3\]"),
         ({"weight": 0.3}, "with weight = 0.2, got 0.3"),
         ({"steps": 21}, "with steps = 14, got 21"),
         ({"lr": 1e-3}, "with lr = 0.0015, got 0.001"),
@@ -380,7 +380,7 @@ def test_what_a_penalty_refers_to_belongs_to_its_training(tmp_path):
         path = tmp_path / str(len(list(tmp_path.iterdir())))
         plain(path, penalty=make(0.2))
         plain(path, penalty=make(0.2))
-        with pytest.raises(ValueError, match=r"rho = 0\.2, got 0\.3"):
+        with pytest.raises(ValueError, match=r"rho=0\.2.*, got .*rho=0\.3"):
             plain(path, penalty=make(0.3))
 
 
@@ -391,7 +391,9 @@ def scaled(output, rho):
 def test_a_global_that_a_penalty_reads_belongs_to_its_training(tmp_path, monkeypatch):
     plain(tmp_path / "a", penalty=with_global)
     monkeypatch.setitem(globals(), "TARGET", 0.3)
-    with pytest.raises(ValueError, match=r"with penalty\.TARGET = 0.2, got 0.3"):
+    with pytest.raises(
+        ValueError, match=r"= with_global\(.*TARGET=0.2.*, got .*TARGET=0.3"
+    ):
         plain(tmp_path / "a", penalty=with_global)
 
 
@@ -505,7 +507,7 @@ def test_an_ensemble_goes_on(tmp_path, at):
     count = Stop()
     assert same(run(tmp_path / "a", count), run(None, Stop()))
     assert count.calls == 11 - at // 2 * 2
-    with pytest.raises(ValueError, match=r"with seeds\.0 = 0, got 1"):
+    with pytest.raises(ValueError, match=r"with seeds = \[0, 1, 2\], got \[1, 2, 3\]"):
         run(tmp_path / "a", Stop(), seeds=[1, 2, 3])
 
 
