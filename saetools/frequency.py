@@ -1,7 +1,7 @@
 """How often a unit is active: the hard count, and estimates of it that carry a gradient.
 
-Every estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's
-kernel. A public function checks its arguments and calls one of the formulas at the end.
+Each estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
+A public function checks its arguments, and calls one of the formulas at the end.
 """
 
 import math
@@ -114,8 +114,7 @@ def straight_through_frequency(
         pre_activations: (..., B, L), before the ReLU.
         temperature: as for `soft_frequency`; it decides how near to 0 a pre-activation must be
             to be pulled.
-        step: a soft step, applied elementwise.
-        dim: the dim or dims to average over, the batch by default.
+        step, dim: as for `soft_frequency`.
 
     Returns:
         (..., L) in [0, 1], equal to activation_frequency, float32 or better. NaN gives NaN.
@@ -147,11 +146,8 @@ def frequency_in_parts(
     Args:
         pre_activations: (..., B, L), before the ReLU; with a `batch_mean`, B may be 0.
         temperature: as for `soft_frequency`.
-        dim: the dim or dims to average over, the batch by default.
+        dim: likewise.
         batch_mean: as for `frequency_penalty`; None where these rows are the whole batch.
-
-    Returns:
-        What `batch_mean` makes of (..., L).
 
     Example:
         >>> z = torch.tensor([[1.0], [-1.0]])
@@ -172,7 +168,7 @@ def step_frequency(
     threshold: float | Tensor = 0.0,
     dim: Dims = -2,
 ) -> Tensor:
-    """The share of rows above a threshold, with a kernel of some bandwidth as its gradient.
+    """The hard share of rows above a threshold, with a kernel of some bandwidth as its gradient.
 
     The derivative by the threshold is -K((z - threshold) / bandwidth) / bandwidth, averaged
     over the rows, where K is the slope of `step`: an unbiased estimate of the derivative of
@@ -184,9 +180,6 @@ def step_frequency(
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
         dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], the hard share, float32 or better.
 
     Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 

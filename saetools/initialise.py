@@ -31,9 +31,6 @@ def target_frequency_(
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
         tolerance: how far from rho the reached share may be, in (0, 1).
 
-    Returns:
-        bias.
-
     Raises:
         ValueError: if a unit cannot reach rho within the tolerance: it is constant, tied, or
             there are too few rows.
@@ -99,9 +96,6 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
         pre_activations: (B, L), what `layer` returns, on many rows.
-
-    Returns:
-        layer.
 
     Raises:
         ValueError: if a unit does not vary over the rows.
@@ -173,9 +167,6 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
             bias the units keep the mean that the rows give them.
         inputs: (B, D), what the layer is given, on many rows.
-
-    Returns:
-        layer.
 
     Raises:
         ValueError: if inputs vary in fewer than L directions.

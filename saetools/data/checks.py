@@ -32,6 +32,14 @@ def check_tensor(
     return value
 
 
+def check_rows(name: str, value: object, *, least: int = 1) -> Tensor:
+    """A tensor (rows, D) of at least so many rows."""
+    tensor = check_tensor(name, value, dims=2, rows=least)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have 2 dims, (rows, D), got shape {tuple(tensor.shape)}")
+    return tensor
+
+
 def check_like(name: str, value: Tensor, model: nn.Module) -> Tensor:
     """A tensor of the dtype and on the device of the model's parameters."""
     parameter = next(model.parameters(), value)
