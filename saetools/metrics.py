@@ -21,11 +21,7 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
         x: (B, D) or (..., B, D), at least two rows that differ.
 
     Returns:
-        (...), one value per leading index, float32 or better.
-
-    Raises:
-        ValueError: if a value is not finite, x does not vary, or the squares of values overflow
-            or vanish.
+        (...), float32 or better; an error where it would not be finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -197,14 +193,14 @@ class Match(NamedTuple):
 def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
     """Correlation between "the unit is active" and "the factor is on", for each pair.
 
+    The phi coefficient, Pearson's correlation of two binary variables.
+
     Args:
         pre_activations: (B, L); a unit is active where it is > 0.
         factors: (B, K), for the same rows; a factor is on where it is > 0.
 
     Returns:
         (L, K) in [-1, 1], float64 on the CPU; 0 for a unit or a factor that is always or never on.
-
-    Source: the phi coefficient, Pearson's correlation of two binary variables.
 
     Example:
         >>> z = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
@@ -224,13 +220,9 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
 
 
 def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
-    """Pair units with factors, one to one, so that the mean phi coefficient is largest.
+    """Pair units with factors, one to one, so that the mean of `phi_coefficients` is largest.
 
-    Args:
-        pre_activations: (B, L), as for `phi_coefficients`.
-        factors: (B, K), likewise.
-
-    Source: the Hungarian method, through scipy.optimize.linear_sum_assignment.
+    By the Hungarian method, scipy.optimize.linear_sum_assignment.
 
     Example:
         >>> factors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])

@@ -136,9 +136,10 @@ def check_number(
     """A finite float within the bounds that are given."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value <= above or value < minimum:
+    number = float(value)
+    if not math.isfinite(number) or number <= above or number < minimum:
         bound = f"greater than {above:g}" if above > -math.inf else f"at least {minimum:g}"
         raise ValueError(f"{name} must be finite and {bound}, got {value}")
-    if value >= below:
+    if number >= below:
         raise ValueError(f"{name} must be less than {below:g}, got {value}")
-    return float(value)
+    return number
