@@ -15,7 +15,8 @@ from saetools.data.checks import check_number, check_positive, check_tensor
 
 SoftStep = Callable[[Tensor], Tensor]
 Dims = int | tuple[int, ...]
-BatchMean = Callable[[Tensor, int], Tensor]  # (mean of a part, its rows) -> mean of the batch
+# (mean of a part, its rows) -> mean of the batch, whose attribute `rows` may be the batch's rows
+BatchMean = Callable[[Tensor, int], Tensor]
 
 
 def tanh_step(u: Tensor) -> Tensor:
@@ -236,6 +237,6 @@ def straight_through(
     return hard_count(z, dim) + (soft - soft.detach())
 
 
-def squeeze(rho_hat: Tensor, eps: float) -> Tensor:
+def squeeze(rho_hat: Tensor, eps: float | Tensor) -> Tensor:
     """eps + (1 - 2 eps) rho_hat, in one operation: 2 eps of the way to 1/2."""
     return rho_hat.lerp(rho_hat.new_full((), 0.5), 2 * eps)

@@ -1,5 +1,6 @@
 """Penalties: formulas of a frequency, one value per unit, and the recommended one in a call."""
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ def frequency_penalty(
     rho: float | Tensor,
     weight: float | Tensor = 1.0,
     temperature: float | Tensor = 0.3,
-    eps: float = 1e-3,
+    eps: float | None = None,
     dim: Dims | None = None,
     batch_mean: BatchMean | None = None,
 ) -> Tensor:
@@ -33,7 +34,11 @@ def frequency_penalty(
         weight: factor of each unit's divergence; a tensor is broadcast as rho is.
         temperature: > 0, of the sigmoid whose slope stands in for the count's, in the units of
             pre_activations: 0.3 suits a spread of 1.
-        eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
+        eps: > 0 and < 0.5, what `smooth` takes: it bounds the pull on a unit that is never or
+            always on. By default `unbiased_eps` of the rows counted over, with which units end at
+            rho; a fixed one sends them elsewhere where rho or the batch is small. With a
+            `batch_mean` these are the rows of the whole batch if what it returns has them as an
+            attribute `rows`, as those named below do, and otherwise the rows of this part.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar. In an ensemble (N, B, L) it is -2.
         batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
@@ -50,7 +55,7 @@ def frequency_penalty(
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
         >>> loss = frequency_penalty(z, rho=0.5)  # on half of the rows: the second unit never is
         >>> loss.backward()
-        >>> loss.item() > 2, bool((z.grad[:, 1] < 0).all())  # and is pulled up
+        >>> loss.item() > 0, bool((z.grad[:, 1] < 0).all())  # and is pulled up
         (True, True)
     """
     check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=batch_mean is not None)
@@ -60,11 +65,18 @@ def frequency_penalty(
     if len(counted) == z.ndim:
         raise ValueError(f"dim must leave the units, got {dim} for {z.ndim} dims")
     units = [size for d, size in enumerate(z.shape) if d not in counted]
+    target = check_rho(rho, like=z, shape=units)
+    squeezed_by: float | Tensor | None = None
+    if eps is not None:
+        squeezed_by = check_number("eps", eps, above=0, below=0.5)
+    elif batch_mean is None:
+        rows = z.numel() // math.prod(units)
+        squeezed_by = unbiased_eps(target if isinstance(rho, Tensor) else float(rho), rows)
     settings: _Settings = (
-        check_rho(rho, like=z, shape=units),
+        target,
         weight.to(z) if isinstance(weight, Tensor) else check_number("weight", weight, minimum=0),
         check_positive("temperature", temperature, like=z),
-        check_number("eps", eps, above=0, below=0.5),
+        squeezed_by,
         dims,
     )
     if batch_mean is None and _one_node_will_do(z, settings):
@@ -73,15 +85,49 @@ def frequency_penalty(
     return _composed(z, settings, batch_mean)
 
 
-# rho, weight, temperature, eps and the dims to count over, checked.
-_Settings = tuple[Tensor, float | Tensor, float | Tensor, float, tuple[int, ...]]
+def unbiased_eps(rho: float | Tensor, rows: float | Tensor) -> float | Tensor:
+    """The eps of `smooth` with which the penalty on a batch of so many rows is least at rho.
+
+    1 / (rows + 2), which is add-one counting, times the chance that a unit at rho is on for at
+    least one of the rows, and off for one. A fixed eps moves the minimum down, to
+    (rho - eps) / (1 - 2 eps), and the chance of the batch moves it up, by about
+    (1 - 2 rho) / rows, since a unit that is silent by chance is pulled hard; here the two cancel.
+    For counts of independent rows the mean slope at rho is then 0 to 1 in 100 where
+    rho rows >= 5; and eps < rho, down to 3e-7, so that a silent unit is always pulled up.
+
+    Args:
+        rho: in (0, 1).
+        rows: >= 1; a tensor is broadcast against rho.
+
+    Example:
+        >>> round(1 / unbiased_eps(0.2, 128), 6), round(1 / unbiased_eps(0.02, 128), 1)
+        (130.0, 140.6)
+    """
+    if isinstance(rho, Tensor) or isinstance(rows, Tensor):
+        share = torch.as_tensor(rho)
+        both = torch.expm1(rows * torch.log1p(-share)) * torch.expm1(rows * share.log())
+        return (both / (rows + 2)).clamp(min=_LEAST_EPS)
+    chance = math.expm1(rows * math.log1p(-rho)) * math.expm1(rows * math.log(rho))
+    return max(chance / (rows + 2), _LEAST_EPS)
+
+
+_LEAST_EPS = 2.0**-22  # 1 - eps is 1 in float32 below a quarter of it
+
+
+# rho, weight, temperature, eps (a number, a tensor, or None where the batch's rows are not yet
+# known) and the dims to count over, checked.
+_Settings = tuple[Tensor, float | Tensor, float | Tensor, Any, tuple[int, ...]]
 
 
 def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = None) -> Tensor:
     rho, weight, temperature, eps, dims = settings
     rho_hat = straight_through(z, temperature, dim=dims)
     if batch_mean is not None:
-        rho_hat = batch_mean(rho_hat, z.numel() // rho_hat.numel())
+        part = z.numel() // rho_hat.numel()
+        rho_hat = batch_mean(rho_hat, part)
+        if eps is None:
+            rows = getattr(rho_hat, "rows", part)
+            eps = unbiased_eps(rho, torch.as_tensor(rows).clamp(min=1))
     return (weight * _kl(squeeze(rho_hat, eps), rho)).sum(-1)
 
 
@@ -91,10 +137,11 @@ class _OneNode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, settings: _Settings) -> Tensor:
         rho, weight, temperature, eps, dims = settings
-        q = squeeze(hard_count(z, dims), eps)
-        by_z = weight * (1 - 2 * eps) / (temperature * (z.numel() // q.numel()))
+        counted = hard_count(z, dims)
+        q = squeeze(counted, eps)
+        by_z = weight * (1 - 2 * eps) / (temperature * (z.numel() // counted.numel()))
         ctx.save_for_backward(z, (q - rho) / (q * (torch.ones_like(rho) - q)) * by_z)
-        ctx.units, ctx.settings = q.shape, settings
+        ctx.units, ctx.settings = counted.shape, settings
         return (weight * _kl(q, rho)).sum(-1)
 
     @staticmethod

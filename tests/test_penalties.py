@@ -18,6 +18,7 @@ from saetools import (
     soft_frequency_logits,
     straight_through_frequency,
 )
+from saetools.penalties import unbiased_eps
 
 rhos = st.floats(0.01, 0.99)
 frequencies = st.floats(0.001, 0.999)
@@ -309,10 +310,18 @@ def test_bad_input_to_kl_with_logits_is_refused(logits, rho, error, message):
         bernoulli_kl_with_logits(logits, rho=rho)
 
 
-def composed(z, *, rho, weight=1.0, temperature=0.3, eps=1e-3, dim=-2):
+def add_one(rho, rows):
+    """The default eps, as a formula: add-one counting, times the chance to be on, and off, once."""
+    return (1 - (1 - rho) ** rows) * (1 - rho**rows) / (rows + 2)
+
+
+def composed(z, *, rho, weight=1.0, temperature=0.3, eps=None, dim=-2):
     """What `frequency_penalty` says it is."""
     rho_hat = straight_through_frequency(z, temperature, dim=dim)
-    return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
+    eps = add_one(rho, z.numel() // rho_hat.numel()) if eps is None else eps
+    several = isinstance(eps, torch.Tensor)  # smooth takes a number
+    squeezed = eps + (1 - 2 * eps) * rho_hat if several else smooth(rho_hat, eps)
+    return (weight * bernoulli_kl(squeezed, rho=rho)).sum(-1)
 
 
 def uneven(*shape, dtype=torch.float64, seed=0):
@@ -456,9 +465,9 @@ def test_several_dims_may_be_counted_over_in_an_ensemble_of_sequences():
 
 @pytest.mark.parametrize("copies", [2, 5])
 def test_duplicating_the_batch_leaves_the_penalty_and_divides_its_gradient(copies):
-    z = uneven(30, 4)
-    value, slope = value_and_gradient(frequency_penalty, z, rho=0.2)
-    many, slopes = value_and_gradient(frequency_penalty, z.repeat(copies, 1), rho=0.2)
+    z, asked = uneven(30, 4), {"rho": 0.2, "eps": 1e-3}  # the default eps knows more rows
+    value, slope = value_and_gradient(frequency_penalty, z, **asked)
+    many, slopes = value_and_gradient(frequency_penalty, z.repeat(copies, 1), **asked)
     torch.testing.assert_close(many, value)
     torch.testing.assert_close(slopes, slope.repeat(copies, 1) / copies)
 
@@ -474,6 +483,100 @@ def test_a_dead_unit_is_pulled_up_and_a_dense_one_down(dtype):
     assert slope.dtype == dtype
     assert (slope[:, 0] < 0).all()  # descent raises it
     assert (slope[:, 1] > 0).all()
+
+
+def mean_slope(p, rho, rows, eps):
+    """E of the slope by the smoothed count, over binomial counts of a unit that is on at rate p."""
+    counts = torch.arange(rows + 1, dtype=torch.float64)
+    chances = torch.distributions.Binomial(rows, torch.tensor(p, dtype=torch.float64))
+    x = smooth(counts / rows, eps).requires_grad_()
+    (slope,) = torch.autograd.grad(bernoulli_kl(x, rho=rho).sum(), x)
+    return (chances.log_prob(counts).exp() * slope).sum().item()
+
+
+def settles_at(rho, rows, eps):
+    """Where the mean slope is 0, as a multiple of rho; 0 if it never pulls upwards."""
+    low, high = 1e-9, 1 - 1e-9
+    if mean_slope(low, rho, rows, eps) > 0:
+        return 0.0
+    for _ in range(50):
+        p = (low + high) / 2
+        low, high = (p, high) if mean_slope(p, rho, rows, eps) < 0 else (low, p)
+    return low / rho
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.2, 0.05, 0.02, 0.005])
+@pytest.mark.parametrize("rows", [8, 32, 128, 1024])
+def test_with_add_one_counts_the_mean_slope_at_rho_is_that_of_the_closed_form(rho, rows):
+    closed = (rows + 2) / (rows + 1) * ((1 - rho) ** (rows + 1) - rho ** (rows + 1))
+    assert mean_slope(rho, rho, rows, 1 / (rows + 2)) == pytest.approx(closed, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rho", "rows", "fixed", "default"),  # where the units end, as a multiple of rho
+    [
+        (0.2, 128, 1.021, 1.0),
+        (0.2, 32, 1.143, 0.999),
+        (0.1, 128, 1.059, 1.0),
+        (0.05, 128, 1.166, 0.999),
+        (0.02, 256, 1.197, 0.995),
+        (0.01, 512, 1.122, 0.995),
+        (0.01, 256, 1.471, 0.952),
+        (0.005, 4096, 0.842, 1.0),
+        (0.001, 4096, 0.0, 0.988),
+        (0.01, 128, 2.288, 0.853),
+    ],
+)
+def test_the_default_eps_takes_out_the_bias_of_a_fixed_one(rho, rows, fixed, default):
+    assert settles_at(rho, rows, 1e-3) == pytest.approx(fixed, abs=2e-3)
+    assert settles_at(rho, rows, unbiased_eps(rho, rows)) == pytest.approx(default, abs=2e-3)
+
+
+@pytest.mark.parametrize("rho", [1e-6, 0.001, 0.01, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("rows", [1, 2, 8, 128, 100_000])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_silent_unit_is_pulled_up_and_a_constant_one_down_for_any_rho(rho, rows, as_tensor):
+    z = torch.tensor([[-0.5, 0.5]], dtype=torch.float64).repeat(rows, 1)
+    asked = torch.tensor(rho, dtype=torch.float64) if as_tensor else rho
+    value, slope = value_and_gradient(frequency_penalty, z, rho=asked)
+    assert value.isfinite()
+    assert slope.isfinite().all()
+    assert (slope[:, 0] < 0).all()  # descent raises it
+    assert (slope[:, 1] > 0).all()
+    eps = unbiased_eps(asked, rows)
+    assert eps == pytest.approx(add_one(rho, rows), rel=1e-6)
+    assert unbiased_eps(1 - rho, rows) == pytest.approx(float(eps), rel=1e-6)
+
+
+@pytest.mark.parametrize("rho", [1e-30, 0.2])
+def test_the_default_eps_stays_so_large_that_float32_knows_1_minus_it(rho):
+    assert torch.tensor(1.0) - unbiased_eps(rho, 10**9) < 1
+    assert torch.tensor(1.0) - unbiased_eps(torch.tensor(rho), 10**9) < 1
+
+
+@pytest.mark.parametrize(
+    ("rho", "rows", "lr", "missed"),
+    [(0.05, 128, 0.1, 0.12), (0.01, 512, 0.2, 0.08), (0.005, 4096, 0.5, -0.12)],
+)
+def test_rare_units_end_at_rho_with_the_default_eps_and_elsewhere_with_a_fixed_one(
+    rho, rows, lr, missed
+):
+    def trained(**settings):
+        """How far 64 units of normal rows are from rho, as a share of it, after a descent."""
+        normal, draws, seen = torch.distributions.Normal(0, 1), torch.Generator().manual_seed(1), []
+        bias = normal.icdf(torch.full((64,), rho)).requires_grad_()
+        descent = torch.optim.SGD([bias], lr=lr)
+        for step in range(300):
+            batch = torch.randn(rows, 64, generator=draws)
+            descent.zero_grad()
+            frequency_penalty(batch + bias, rho=rho, **settings).backward()
+            descent.step()
+            if step >= 100:
+                seen.append(normal.cdf(bias.detach()).mean())
+        return torch.stack(seen).mean().item() / rho - 1
+
+    assert abs(trained()) < 0.05
+    assert trained(eps=1e-3) / missed > 1  # on that side, and farther
 
 
 def test_descent_brings_every_unit_to_rho_and_the_pull_ends_there():

@@ -79,4 +79,6 @@ def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = 
     sums = batch if running is None else running
     value = (sums[:-1] / sums[-1].clamp(min=tiny)).to(mean.dtype).reshape(mean.shape)
     # The difference is exactly 0, so that rounding leaves the value alike on every process.
-    return value + (own - own.detach())
+    mean_of_all = value + (own - own.detach())
+    mean_of_all.rows = sums[-1]  # type: ignore[attr-defined]  # for frequency_penalty
+    return mean_of_all

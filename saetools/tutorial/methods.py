@@ -14,7 +14,7 @@ from saetools.frequency import (
     straight_through_frequency,
 )
 from saetools.initialise import skewed_units_
-from saetools.penalties import bernoulli_kl
+from saetools.penalties import bernoulli_kl, unbiased_eps
 from saetools.training.ensemble import train_ensemble
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
@@ -94,7 +94,7 @@ def with_fixes(
         else:
             rho_hat = soft_frequency(z, 0.3) if count == "soft" else activation_frequency(z)
         if "smoothing" in fixes:
-            rho_hat = smooth(rho_hat)
+            rho_hat = smooth(rho_hat, unbiased_eps(task.rho, z.shape[-2]))  # type: ignore[arg-type]
         elif ends == "clamp":
             rho_hat = rho_hat.clamp(1e-3, 1 - 1e-3)
         else:  # what is overwritten carries no gradient

@@ -87,15 +87,15 @@ def test_other_units_are_refused():
         running(torch.rand(4), 5)
 
 
-def test_at_rho_small_batches_pull_units_up_and_a_running_frequency_does_not():
+def test_at_rho_small_batches_pull_units_up_and_a_running_frequency_or_the_default_do_not():
     rows = torch.randn(600, 8, 1).double() - 1.0364  # > 0 on 15 % of the rows
 
-    def pull(batch_mean):
+    def pull(**settings):
         shift = torch.zeros(1, requires_grad=True, dtype=torch.float64)
-        costs = [
-            frequency_penalty(batch + shift, rho=0.15, batch_mean=batch_mean) for batch in rows
-        ]
+        costs = [frequency_penalty(batch + shift, rho=0.15, **settings) for batch in rows]
         return (-torch.autograd.grad(sum(costs[100:]), shift)[0] / 500).item()
 
-    assert pull(None) > 5
-    assert abs(pull(RunningFrequency(decay=0.9))) < 0.5
+    assert pull(eps=1e-3) > 5
+    assert abs(pull(eps=1e-3, batch_mean=RunningFrequency(decay=0.9))) < 0.5
+    assert abs(pull(batch_mean=RunningFrequency(decay=0.9))) < 0.5
+    assert abs(pull()) < 0.5
