@@ -59,8 +59,8 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
     """Notebook 00, exercise 2: mean squared error plus the weighted penalty."""
     generator = torch.Generator().manual_seed(0)
     decode = torch.randn(4, 20, generator=generator)
-    batch = torch.rand(50, 20, generator=generator)
-    pre = torch.randn(50, 4, generator=generator).requires_grad_()
+    batch = torch.rand(1000, 20, generator=generator)
+    pre = torch.randn(1000, 4, generator=generator).requires_grad_()
     output = Output((pre.relu() @ decode).sigmoid(), pre.relu(), pre)
     rho, weight = 0.35, 0.5
     got = answer(output, batch, rho, weight)
@@ -88,7 +88,7 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
         }
         return known_mistake(got, known) or f"expected {right.item():.4f}, got {got.item():.4f}."
     pull = gradient(got, pre)
-    if is_close(pull, gradient(right, pre), rtol=1e-2, atol=1e-5):
+    if is_close(pull, gradient(right, pre), rtol=1e-2, atol=5e-7):
         return None
     blind = error + weight * frequency_penalty(output.latents, rho=rho)
     known = {
@@ -96,5 +96,5 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
         "a unit that is off gets no pull: the penalty must see output.pre_activations, not the "
         "latents behind the ReLU.": gradient(blind, pre),
     }
-    mistake = known_mistake(pull, known, atol=1e-7)
+    mistake = known_mistake(pull, known, atol=5e-9)
     return f"the value is right, and {mistake or 'the gradient is not that of frequency_penalty.'}"
