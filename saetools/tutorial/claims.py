@@ -1,7 +1,8 @@
 """Printing results so that they read the same on every machine.
 
 Training amplifies the last bit of a number, and machines differ in it. A notebook therefore
-prints rounded values that stand clear of a rounding boundary, and counts as inequalities.
+prints rounded values that stand clear of a rounding boundary, and for a result of training the
+value that it was found to have, with the tolerance within which it was found again.
 """
 
 import math
@@ -39,6 +40,41 @@ and another machine may round it the other way: print other digits, or an inequa
         )
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text  # -0.00 and 0.00 are one number
+
+
+def about(
+    value: float | Tensor, expected: float, tolerance: float, *, of: int | None = None
+) -> str:
+    """`expected` and how far `value` may be from it, if it is no farther.
+
+    A count is given as its range, another number with its tolerance. Print a value in this way
+    that varies with the processor; a bound alone, `at_least` or `at_most`, hides the result.
+
+    Args:
+        value: what was measured.
+        expected: what is printed; an int for a count.
+        tolerance: how far value may be from it.
+        of: for a count, how many there are.
+
+    Raises:
+        AssertionError: if value is farther from expected, or NaN.
+
+    Example:
+        >>> about(0.4012, 0.39, 0.03)
+        '0.39 ± 0.03'
+        >>> about(19, 20, 2, of=32), about(0, 0, 0, of=32)
+        ('20 (18 to 22) of 32', '0 of 32')
+    """
+    number, bound = float(value), tolerance * (1 + 1e-9)  # 0.42 - 0.39 is a little over 0.03
+    if isinstance(expected, int):
+        low = max(expected - tolerance, 0)
+        high = expected + tolerance if of is None else min(expected + tolerance, of)
+        words = f"{expected} ({low} to {high})" if tolerance else f"{expected}"
+    else:
+        words = f"{expected} ± {tolerance}"
+    if not abs(number - expected) <= bound:
+        raise AssertionError(f"claimed {words}, measured {number:g}")
+    return words + (f" of {of}" if of is not None else "")
 
 
 def at_least(value: float | Tensor, bound: float, *, of: int | None = None) -> str:

@@ -18,11 +18,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILION, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
     {"color": PURPLE, "linestyle": ":", "marker": "D"},
+    {"color": ORANGE, "linestyle": (0, (6, 2)), "marker": "v"},
+    {"color": SKY, "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "P"},
+    {"color": BLACK, "linestyle": (0, (1, 3)), "marker": "X"},
 )
 
 
@@ -65,7 +69,7 @@ def show(figure: Figure, alt: str) -> None:
         if not (ax.get_title() and ax.get_xlabel() and ax.get_ylabel()):
             raise ValueError(f"figure must have a title and two labels on each axes, got {ax}")
     picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
+    figure.savefig(picture, format="png", dpi=150)
     png = base64.b64encode(picture.getvalue()).decode()
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
 

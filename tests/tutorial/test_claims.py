@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saetools.tutorial.claims import at_least, at_most, rounded
+from saetools.tutorial.claims import about, at_least, at_most, rounded
 
 
 @given(value=st.floats(-100, 100), digits=st.integers(0, 4), wobble=st.floats(-1, 1))
@@ -58,3 +58,25 @@ def test_at_least_fails_with_the_value(value):
 def test_at_most_fails_with_the_value(value):
     with pytest.raises(AssertionError, match=f"claimed at most 10, measured {value}"):
         at_most(value, 10)
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ((0.40, 0.39, 0.03), "0.39 ± 0.03"),
+        ((0.42, 0.39, 0.03), "0.39 ± 0.03"),
+        ((0.36, 0.39, 0.03), "0.39 ± 0.03"),
+        ((torch.tensor(19), 20, 2), "20 (18 to 22)"),
+        ((1, 0, 2), "0 (0 to 2)"),
+        ((3, 3, 0), "3"),
+    ],
+)
+def test_a_value_within_its_tolerance_is_printed_as_it_is_expected(claim, words):
+    assert about(*claim) == words
+    assert about(torch.tensor(31), 31, 2, of=32) == "31 (29 to 32) of 32"
+
+
+@pytest.mark.parametrize("claim", [(0.43, 0.39, 0.03), (23, 20, 2), (math.nan, 0.39, 0.03)])
+def test_a_value_beyond_its_tolerance_is_refused(claim):
+    with pytest.raises(AssertionError, match=r"claimed (0.39 ± 0.03|20 \(18 to 22\)), measured"):
+        about(*claim)

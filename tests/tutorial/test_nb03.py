@@ -23,6 +23,9 @@ ANSWERS = {
     "lacks the factor": lambda z, t: (hard(z) + 6 * t * (ramp(z, t) - ramp(z, t).detach())).mean(
         -2
     ),
+    "before any ReLU": lambda z, t: (
+        hard(z) + (ramp(z.relu(), t) - ramp(z.relu(), t).detach())
+    ).mean(-2),
     "must be that of the ramp": lambda z, t: (
         hard(z) + ((z / t).sigmoid() - (z / t).sigmoid().detach())
     ).mean(-2),

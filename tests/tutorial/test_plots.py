@@ -56,7 +56,8 @@ def test_groups_differ_in_marker_as_well_as_in_colour():
     plot_groups(ax, {"a": torch.rand(3), "b": torch.rand(1)})
     assert len({line.get_marker() for line in ax.lines}) == 2
     assert len({line.get_color() for line in ax.lines}) == 2
-    assert len({style["linestyle"] for style in STYLES}) == len(STYLES)
+    for what in ("color", "marker", "linestyle"):
+        assert len({style[what] for style in STYLES}) == len(STYLES) == 7
 
 
 def test_runs_show_each_run_and_the_median():

@@ -28,6 +28,11 @@ def check_straight_through(answer: Callable[[Tensor, float], Tensor]) -> str | N
         return "the gradient has the wrong sign: detach the soft that is subtracted."
     if is_close(pull, ramp * 1.8):
         return "the gradient lacks the factor 1 / (6 T): divide z by 6 T inside the ramp."
+    if not pull[z.detach() < 0].any():
+        return (
+            "a row on which the unit is off gets no gradient: the ramp must see z as it is, "
+            "before any ReLU."
+        )
     if not is_close(pull, ramp):
         return f"the gradient must be that of the ramp, {ramp.tolist()}, got {pull.tolist()}."
     return None
