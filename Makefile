@@ -3,17 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := saetools tests tools benchmarks notebooks docs
+# Two workers of one thread, which get whole files, the longest first: tests/conftest.py has the list.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: notebooks test lab docs update-outputs check-everywhere clean
+.PHONY: notebooks style check test nightly lab docs update-outputs check-everywhere clean
 
 notebooks: $(VENV)/ready  ## execute every notebook; executed copies and HTML under build/
 	@$(BIN)/python tools/notebooks.py run
 
-test: $(VENV)/ready  ## style, types, unit tests, doctests, and the notebooks under strict nbval
+style: $(VENV)/ready
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: style  ## a minute, for while you edit: style, types, doctests, and the quick unit tests
+	$(PYTEST) -m "not nightly and not slow" saetools tests
+
+test: style  ## before you push: style, types, all tests, and the notebooks under strict nbval
+	$(PYTEST)
+
+nightly: style  ## everything, at full size
+	$(PYTEST) -m ""
 
 lab: $(VENV)/ready  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -45,18 +45,18 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def rounds(ways: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """What each way returned in each of `count` rounds, after one call that is not counted.
+def rounds(timed: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
+    """What each function returned in each of `count` rounds, after one call that is not counted.
 
-    A round times every way once, so that what else the machine does falls on all of them; every
-    other round goes backwards, so that no way always follows the same one.
+    A round calls each once, so that what else the machine does falls on all of them; every other
+    round goes backwards, so that none always follows the same one.
     """
-    for way in ways.values():
-        way()
-    results: dict[str, list[float]] = {name: [] for name in ways}
+    for function in timed.values():
+        function()
+    results: dict[str, list[float]] = {name: [] for name in timed}
     for number in range(count):
-        for name in list(ways)[:: -1 if number % 2 else 1]:
-            results[name].append(ways[name]())
+        for name in list(timed)[:: -1 if number % 2 else 1]:
+            results[name].append(timed[name]())
     return results
 
 

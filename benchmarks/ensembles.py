@@ -36,7 +36,7 @@ def penalty(output: Output) -> torch.Tensor:
 
 
 def loader_loop(x: torch.Tensor, steps: int) -> float:
-    """Seconds a step of the loop that a tutorial writes."""
+    """Seconds per step of the loop that a tutorial writes."""
     model = SparseAutoencoder(seed=0).to(x.device)
     loader = DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -52,7 +52,7 @@ def loader_loop(x: torch.Tensor, steps: int) -> float:
 
 
 def alone(x: torch.Tensor, steps: int) -> float:
-    """Seconds a step of `train`, of which a grid would run one after another."""
+    """Seconds per step of `train`, of which a grid would run one after another."""
     model = SparseAutoencoder(seed=0).to(x.device)
     history = train(
         model,
@@ -70,7 +70,7 @@ def alone(x: torch.Tensor, steps: int) -> float:
 def stacked(
     x: torch.Tensor, count: int, steps: int, *, penalised: bool = True, compiled: bool = False
 ) -> float:
-    """Seconds a step and model of train_ensemble."""
+    """Seconds per step and model of train_ensemble."""
     history = train_ensemble(
         [SparseAutoencoder(seed=seed).to(x.device) for seed in range(count)],
         x,
@@ -86,7 +86,7 @@ def stacked(
 
 
 def products_alone(device: torch.device, count: int, steps: int) -> float:
-    """Seconds a step and model of the batched matrix products of a step."""
+    """Seconds per step and model of the batched matrix products of a step."""
     inputs = [torch.randn(count, BATCH, size, device=device) for size in SIZES[:-1]]
     weights = [torch.randn(count, *pair, device=device) for pair in itertools.pairwise(SIZES)]
     gradients = [torch.randn(count, BATCH, size, device=device) for size in SIZES[1:]]
@@ -103,13 +103,13 @@ def products_alone(device: torch.device, count: int, steps: int) -> float:
 def main(
     count: int, device: torch.device, compiled: bool = False, work: int = WORK, single: int = 200
 ) -> None:
-    """Time every way for each number of models and write the table."""
+    """Time every method for each number of models and write the table."""
     x = chicago_context().train.to(device)
     x = x[: len(x) // BATCH * BATCH]  # whole batches: a compiled step has one shape
     table = []
     for models in MODELS:
         steps = max(2, work // models)
-        ways = {
+        timed = {
             "DataLoader loop": partial(loader_loop, x, single),
             "one `train` after another": partial(alone, x, single),
             "products alone": partial(products_alone, device, models, steps),
@@ -117,8 +117,8 @@ def main(
             "stacked": partial(stacked, x, models, steps),
         }
         if compiled:
-            ways["stacked, compiled"] = partial(stacked, x, models, steps, compiled=True)
-        taken = rounds(ways, count)
+            timed["stacked, compiled"] = partial(stacked, x, models, steps, compiled=True)
+        taken = rounds(timed, count)
         for name, column in taken.items():
             if name == "without penalty":
                 continue
@@ -140,7 +140,7 @@ def main(
         "ensembles",
         "Many models trained as one",
         [
-            "Models x steps a second: 20-80-40-4-40-80-20 with `frequency_penalty`, batch "
+            "Models x steps per second: 20-80-40-4-40-80-20 with `frequency_penalty`, batch "
             f"{BATCH}. A single model's rate does not depend on their number.",
             f"Median and range over {count} rounds; a ratio is taken within a round.",
         ],

@@ -25,12 +25,12 @@ WORK = 8e9  # multiplications and additions in a timing, roughly
 
 
 def penalty(output: Output) -> torch.Tensor:
-    """The series' penalty on every unit being active in one row of five, one value a model."""
+    """The series' penalty on every unit being active in one row of five, one value per model."""
     return frequency_penalty(output.pre_activations, rho=0.2, dim=-2)
 
 
 def step_seconds(x: torch.Tensor, *, models: int, batch: int, width: int) -> float:
-    """Seconds a step of train_ensemble."""
+    """Seconds per step of train_ensemble."""
     sizes = (20, width, width // 2, 4)
     weights = 2 * sum(a * b for a, b in itertools.pairwise(sizes))
     steps = max(4, min(200, round(WORK / (6 * models * batch * weights))))
@@ -54,8 +54,8 @@ def main(count: int, device: torch.device) -> None:
     x = rows[: len(rows) // max(FACTORS["batch"]) * max(FACTORS["batch"])].to(device)
     middle = {"models": MODELS, "batch": BATCH, "width": WIDTH}
     settings = [{**middle, name: value} for name in FACTORS for value in FACTORS[name]]
-    ways = {str(setting): partial(step_seconds, x, **setting) for setting in settings}
-    taken = rounds(ways, count)
+    timed = {str(setting): partial(step_seconds, x, **setting) for setting in settings}
+    taken = rounds(timed, count)
     table = []
     for name, values in FACTORS.items():
         for setting in ({**middle, name: value} for value in values):
@@ -76,7 +76,7 @@ def main(count: int, device: torch.device) -> None:
             f"{BATCH} and w = {WIDTH}, one factor at a time.",
             f"Median and range over {count} rounds; a ratio is taken within a round.",
         ],
-        ["varied", "ms a step", "µs a step and model", "time / the middle's"],
+        ["varied", "ms per step", "µs per step and model", "time / the middle's"],
         table,
         device=device,
     )

@@ -1,13 +1,16 @@
 """Sparse autoencoders whose units fire as often as you ask.
 
 `saetools` is what the notebooks of this project import, and what you import into your own model.
+Its rooms: the idea (frequency, penalties, initialise, metrics), `data`, `training`, `gradients`,
+`reuse` for other people's models and loops, `tutorial` for the notebooks alone.
 """
 
+# The idea: a count with a slope, its penalty, the start, the measure.
+# What goes in.
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.frequency import (
     activation_frequency,
     gaussian_step,
-    hard_sigmoid_step,
     rectangle_step,
     smooth,
     soft_frequency,
@@ -15,7 +18,6 @@ from saetools.frequency import (
     step_frequency,
     straight_through_frequency,
     tanh_step,
-    triangle_step,
 )
 from saetools.initialise import skewed_units_, target_frequency_, unit_spread_
 from saetools.metrics import (
@@ -28,25 +30,31 @@ from saetools.metrics import (
     l0,
 )
 from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+
+# Other people's models and loops.
 from saetools.reuse.accumulation import backward_in_parts
 from saetools.reuse.capture import Capture
 from saetools.reuse.distributed import over_ranks
 from saetools.reuse.pooling import pool_rows
 from saetools.reuse.running import RunningFrequency
 from saetools.reuse.saving import load, save
-from saetools.training.ensemble import EnsembleHistory, train_ensemble
-from saetools.training.loop import History, train
+
+# One loop, for one model or many, and the recipe.
+from saetools.training.checkpoints import History
+from saetools.training.ensemble import train_ensemble
+from saetools.training.loop import train
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
-from saetools.training.recipe import learn_and_hold, train_at_frequency
+from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.rows import batches
 from saetools.training.start import initialise_for_frequency_, start_at_frequency_
+
+# The question.
 from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
 
 __all__ = [
     "Capture",
     "ChicagoContext",
-    "EnsembleHistory",
     "Evaluation",
     "FrequencyMeter",
     "FrequencyMultipliers",
@@ -68,10 +76,9 @@ __all__ = [
     "frequency_penalty",
     "fvu",
     "gaussian_step",
-    "hard_sigmoid_step",
     "initialise_for_frequency_",
     "l0",
-    "learn_and_hold",
+    "learn_shift_hold",
     "load",
     "over_ranks",
     "pool_rows",
@@ -91,7 +98,6 @@ __all__ = [
     "train",
     "train_at_frequency",
     "train_ensemble",
-    "triangle_step",
     "unit_spread_",
 ]
 __version__ = "0.1.0"

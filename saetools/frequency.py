@@ -1,6 +1,7 @@
 """How often a unit is active: the hard count, and estimates of it that carry a gradient.
 
-Every estimate is built on a soft step (see soft_steps.py), whose slope is its gradient.
+Every estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's
+kernel. A public function checks its arguments and calls one of the formulas at the end.
 """
 
 import math
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from saetools.data.checks import check_positive, check_tensor
+from saetools.data.checks import check_number, check_positive, check_tensor
 
-SoftStep = Callable[[Tensor], Tensor]  # rises from 0 to 1; its slope is the kernel
+SoftStep = Callable[[Tensor], Tensor]
 Dims = int | tuple[int, ...]
-BatchMean = Callable[[Tensor, int], Tensor]  # from a part's mean and its rows to the whole batch's
+BatchMean = Callable[[Tensor, int], Tensor]  # (mean of a part, its rows) -> mean of the batch
 
 
 def tanh_step(u: Tensor) -> Tensor:
@@ -27,16 +28,6 @@ def tanh_step(u: Tensor) -> Tensor:
     return (1 + torch.tanh(u)) / 2
 
 
-def hard_sigmoid_step(u: Tensor) -> Tensor:
-    """u / 6 + 1/2, clamped to [0, 1]: no gradient beyond 3 temperatures from the threshold.
-
-    Example:
-        >>> hard_sigmoid_step(torch.tensor([-3.0, 0.0, 3.0]))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-    return torch.nn.functional.hardsigmoid(u)
-
-
 def rectangle_step(u: Tensor) -> Tensor:
     """u + 1/2, clamped to [0, 1]; its slope is the rectangle kernel, 1 on (-1/2, 1/2).
 
@@ -45,17 +36,6 @@ def rectangle_step(u: Tensor) -> Tensor:
         tensor([0.0000, 0.5000, 1.0000])
     """
     return (u + 0.5).clamp(0, 1)
-
-
-def triangle_step(u: Tensor) -> Tensor:
-    """Its slope is the triangle kernel, 1 - |u| on (-1, 1).
-
-    Example:
-        >>> triangle_step(torch.tensor([-1.0, 0.0, 1.0]))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-    u = u.clamp(-1, 1)
-    return 0.5 + u - u * u.abs() / 2
 
 
 def gaussian_step(u: Tensor) -> Tensor:
@@ -80,18 +60,14 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
     Returns:
         (..., L) in [0, 1], float32 or better, without a gradient. NaN counts as not active.
 
-    Raises:
-        TypeError: if pre_activations is not a floating tensor.
-        ValueError: if it is empty or has fewer than two dims.
-
     Example:
         >>> import torch
         >>> activation_frequency(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
         tensor([1.0000, 0.5000])
     """
-    check_tensor("pre_activations", pre_activations, dims=2)
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     # Comparing in place is several times faster than through a tensor of bools.
-    return _mean(_exact(pre_activations).detach().clone().gt_(0), dim)
+    return mean_over(z.detach().clone().gt_(0), dim)
 
 
 def soft_frequency(
@@ -108,17 +84,12 @@ def soft_frequency(
     Args:
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
         temperature: > 0, in the units of z; a tensor is broadcast against z, for instance
-            (N, 1, 1) for one temperature a member of an ensemble.
+            (N, 1, 1) for one temperature per member of an ensemble.
         step: a soft step, applied elementwise.
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
         (..., L) in [0, 1], float32 or better.
-
-    Raises:
-        TypeError: if pre_activations is not a floating tensor or temperature no number.
-        ValueError: if pre_activations is empty or has fewer than two dims, or temperature is
-            not a finite number greater than 0.
 
     Source: with a sigmoid, the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
 
@@ -126,9 +97,8 @@ def soft_frequency(
         >>> soft_frequency(torch.tensor([[1.0, -0.2], [2.0, -0.2]]), 0.3)
         tensor([0.9821, 0.3392])
     """
-    check_tensor("pre_activations", pre_activations, dims=2)
-    z = _exact(pre_activations)
-    return _mean(step(z / check_positive("temperature", temperature, like=z)), dim)
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
+    return mean_over(step(z / check_positive("temperature", temperature, like=z)), dim)
 
 
 def straight_through_frequency(
@@ -142,16 +112,13 @@ def straight_through_frequency(
 
     Args:
         pre_activations: (..., B, L), before the ReLU.
-        temperature: > 0, in the units of the pre-activations; it decides how near to 0 a
-            pre-activation must be to be pulled. A tensor is broadcast against them.
+        temperature: as for `soft_frequency`; it decides how near to 0 a pre-activation must be
+            to be pulled.
         step: a soft step, applied elementwise.
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
         (..., L) in [0, 1], equal to activation_frequency, float32 or better. NaN gives NaN.
-
-    Raises:
-        TypeError, ValueError: as soft_frequency does.
 
     Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
 
@@ -164,8 +131,8 @@ def straight_through_frequency(
         >>> bool((z.grad > 0).all())
         True
     """
-    soft = soft_frequency(pre_activations, temperature, step=step, dim=dim)
-    return activation_frequency(pre_activations, dim=dim) + (soft - soft.detach())
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
+    return straight_through(z, check_positive("temperature", temperature, like=z), step, dim)
 
 
 def frequency_in_parts(
@@ -178,30 +145,23 @@ def frequency_in_parts(
     """`straight_through_frequency` of the whole batch, of which these rows are a part.
 
     Args:
-        pre_activations: (..., B, L), before the ReLU; with a `whole`, B may be 0.
-        temperature: as for straight_through_frequency.
+        pre_activations: (..., B, L), before the ReLU; with a `batch_mean`, B may be 0.
+        temperature: as for `soft_frequency`.
         dim: the dim or dims to average over, the batch by default.
         batch_mean: as for `frequency_penalty`; None where these rows are the whole batch.
 
     Returns:
-        What `whole` makes of (..., L).
-
-    Raises:
-        TypeError, ValueError: as soft_frequency does.
+        What `batch_mean` makes of (..., L).
 
     Example:
         >>> z = torch.tensor([[1.0], [-1.0]])
         >>> frequency_in_parts(z, 0.3, batch_mean=lambda part, rows: (rows * part + 6) / 8)
         tensor([0.8750])
     """
-    if batch_mean is None:
-        return straight_through_frequency(pre_activations, temperature, dim=dim)
-    check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=True)
-    if pre_activations.numel() > 0:
-        rho_hat = straight_through_frequency(pre_activations, temperature, dim=dim)
-    else:
-        rho_hat = pre_activations.sum(dim)  # of no rows, and still joined to the model
-    return batch_mean(rho_hat, pre_activations.numel() // rho_hat.numel())
+    partial = batch_mean is not None
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=partial))
+    rho_hat = straight_through(z, check_positive("temperature", temperature, like=z), dim=dim)
+    return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
 
 
 def step_frequency(
@@ -221,16 +181,12 @@ def step_frequency(
     Args:
         pre_activations: z, (..., B, L), before the ReLU.
         bandwidth: > 0, in the units of z; a tensor is broadcast against z.
-        step: the soft step whose slope is the kernel: rectangle_step,
-            triangle_step, gaussian_step or another.
+        step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
         (..., L) in [0, 1], the hard share, float32 or better.
-
-    Raises:
-        TypeError, ValueError: as soft_frequency does, for bandwidth in temperature's place.
 
     Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
@@ -241,14 +197,9 @@ def step_frequency(
         >>> threshold.grad  # two of four rows lie within 0.05 of it: -(2 / 4) / 0.1
         tensor([-5.])
     """
-    check_tensor("pre_activations", pre_activations, dims=2)
-    z = _exact(pre_activations)
-    return straight_through_frequency(
-        z - threshold,
-        check_positive("bandwidth", bandwidth, like=z),
-        step=step,
-        dim=dim,
-    )
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
+    bandwidth = check_positive("bandwidth", bandwidth, like=z)
+    return straight_through(z - threshold, bandwidth, step, dim)
 
 
 def soft_frequency_logits(
@@ -257,25 +208,14 @@ def soft_frequency_logits(
     """ln(rho_hat / (1 - rho_hat)) of the sigmoid's `soft_frequency`, computed in log space.
 
     It stays finite, and keeps its gradient, where the frequency itself rounds to 0 or 1.
-
-    Args:
-        pre_activations: (..., B, L), before the ReLU.
-        temperature: > 0, in the units of the pre-activations; a tensor is broadcast.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L), float32 or better.
-
-    Raises:
-        TypeError, ValueError: as soft_frequency does.
+    Arguments and result are as for `soft_frequency`.
 
     Example:
         >>> z = torch.full((8, 1), -300.0)
         >>> soft_frequency(z, 1.0), soft_frequency_logits(z, 1.0)
         (tensor([0.]), tensor([-300.]))
     """
-    check_tensor("pre_activations", pre_activations, dims=2)
-    z = _exact(pre_activations)
+    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     u = z / check_positive("temperature", temperature, like=z)
     # The rows' number cancels between the means of sigmoid(u) and of 1 - sigmoid(u).
     return torch.logsumexp(logsigmoid(u), dim) - torch.logsumexp(logsigmoid(-u), dim)
@@ -294,26 +234,38 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     Returns:
         The shape of rho_hat, float32 or better: in bfloat16, 1 - 1e-3 would be 1 again.
 
-    Raises:
-        TypeError, ValueError: if rho_hat is not a floating tensor, or eps is not as above.
-
     Example:
         >>> smooth(torch.tensor([0.0, 0.5, 1.0]), 0.01)
         tensor([0.0100, 0.5000, 0.9900])
     """
-    if not check_positive("eps", eps) < 0.5:
-        raise ValueError(f"eps must be less than 0.5, got {eps}")
-    exact = _exact(check_tensor("rho_hat", rho_hat, dims=0))
-    half = exact.new_full((), 0.5)
-    return exact.lerp(half, 2 * eps)  # 2 eps of the way to 1/2: one operation, not two
+    exact = in_single(check_tensor("rho_hat", rho_hat, dims=0))
+    return squeeze(exact, check_number("eps", eps, above=0, below=0.5))
 
 
-def _mean(rows: Tensor, dim: Dims) -> Tensor:
-    """`rows.mean(dim)`, whose own backward would write out the same slope for every row."""
-    total = rows.sum(dim)
-    return total / (rows.numel() // total.numel())
-
-
-def _exact(z: Tensor) -> Tensor:
+def in_single(z: Tensor) -> Tensor:
     """`z` in float32 or better, in which a mean over many rows keeps its digits."""
-    return z.to(torch.promote_types(z.dtype, torch.float32))
+    return z if z.dtype in (torch.float32, torch.float64) else z.float()
+
+
+def mean_over(z: Tensor, dim: Dims) -> Tensor:
+    """`z.mean(dim)`, 0 over no rows; the backward of z.mean writes its slope out for every row."""
+    total = z.sum(dim)
+    return total / max(z.numel() // total.numel(), 1)
+
+
+def hard_count(z: Tensor, dim: Dims) -> Tensor:
+    """The share of z > 0, without a gradient; unlike a comparison, it keeps NaN."""
+    return mean_over(z.detach().clamp(0, 1).ceil_(), dim)
+
+
+def straight_through(
+    z: Tensor, temperature: float | Tensor, step: SoftStep = torch.sigmoid, dim: Dims = -2
+) -> Tensor:
+    """The hard count in value, the soft one in gradient."""
+    soft = mean_over(step(z / temperature), dim)
+    return hard_count(z, dim) + (soft - soft.detach())
+
+
+def squeeze(rho_hat: Tensor, eps: float) -> Tensor:
+    """eps + (1 - 2 eps) rho_hat, in one operation: 2 eps of the way to 1/2."""
+    return rho_hat.lerp(rho_hat.new_full((), 0.5), 2 * eps)

@@ -1,6 +1,6 @@
 """Initialisation from data: units that start at the asked frequency.
 
-In place, without a gradient; each function returns its argument.
+In place, without a gradient; each function returns its argument, or raises and leaves it as it was.
 """
 
 import math
@@ -8,13 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from saetools.data.checks import (
-    check_count,
-    check_finite,
-    check_number,
-    check_rho,
-    check_tensor,
-)
+from saetools.data.checks import check_finite, check_number, check_rho, check_tensor
 
 
 @torch.no_grad()
@@ -41,9 +35,8 @@ def target_frequency_(
         bias.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if shapes do not match, pre_activations are not finite, or a unit cannot
-            reach rho within the tolerance: it is constant, tied, or there are too few rows.
+        ValueError: if a unit cannot reach rho within the tolerance: it is constant, tied, or
+            there are too few rows.
 
     Source: the quantile of the data as a bias, as in Anthropic's January 2025 update on
     dictionary learning.
@@ -53,48 +46,46 @@ def target_frequency_(
         >>> target_frequency_(torch.zeros(1), z, 0.2)  # half-way between 3 and 10
         tensor([-6.5000])
     """
-    check_finite("pre_activations", check_tensor("pre_activations", pre_activations, dims=2))
+    z = check_tensor("pre_activations", pre_activations, dims=2, rows=2)
+    check_finite("pre_activations", z)
     check_tensor("bias", bias, dims=1)
     if not 0 < check_number("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance must lie strictly between 0 and 1, got {tolerance}")
-    shape = (*pre_activations.shape[:-2], pre_activations.shape[-1])
-    if bias.shape != shape:
+    units, rows = (*z.shape[:-2], z.shape[-1]), z.shape[-2]
+    if bias.shape != units:
         raise ValueError(
-            f"bias must have one value a unit of pre_activations, shape {shape}, "
+            f"bias must have one value per unit of pre_activations, shape {units}, "
             f"got {tuple(bias.shape)}"
         )
-    rows = pre_activations.shape[-2]
-    target = check_rho(rho, like=bias, shape=bias.shape).expand(shape)
-    values = pre_activations.sort(dim=-2).values
-    thresholds = (values[..., 1:, :] + values[..., :-1, :]) / 2
+    target = check_rho(rho, like=bias, shape=bias.shape).expand(units)
+    values = z.sort(dim=-2).values
+    below, above = values[..., :-1, :], values[..., 1:, :]
+    thresholds = (above + below) / 2
     # A threshold after the k-th smallest value leaves rows - k active, if it separates anything.
     reached = torch.arange(rows - 1, 0, -1, device=bias.device)[:, None] / rows
     misses = (reached - target.unsqueeze(-2)).abs()
-    separates = (values[..., :-1, :] < thresholds) & (thresholds < values[..., 1:, :])
-    misses = misses.where(separates, torch.inf)
-    if rows == 1 or (misses.amin(-2) > tolerance).any():
-        raise ValueError(_unreachable(misses, reached, target, tolerance, rows))
-    best = misses.argmin(-2, keepdim=True)
+    misses.masked_fill_((below >= thresholds) | (thresholds >= above), torch.inf)
+    least, best = misses.min(-2, keepdim=True)
+    if (least > tolerance).any():
+        raise ValueError(_unreachable(least, best, reached, target, tolerance))
     torch.clear_autocast_cache()  # or the rest of an autocast block would use the bias as it was
     return bias.sub_(thresholds.gather(-2, best).squeeze(-2))
 
 
 def _unreachable(
-    misses: Tensor, reached: Tensor, target: Tensor, tolerance: float, rows: int
+    least: Tensor, best: Tensor, reached: Tensor, target: Tensor, tolerance: float
 ) -> str:
-    if rows == 1:
-        return "pre_activations must have at least 2 rows: no threshold divides a single one"
-    unit = tuple((misses.amin(-2) > tolerance).nonzero()[0].tolist())
-    misses_of_unit = misses[(*unit[:-1], slice(None), unit[-1])]
+    unit = tuple((least.squeeze(-2) > tolerance).nonzero()[0].tolist())
+    rows = f"the {len(reached) + 1} rows of pre_activations"
     where, wanted = f"unit {unit if len(unit) > 1 else unit[0]}", target[unit].item()
-    if misses_of_unit.isinf().all():
-        return f"{where} does not vary over the {rows} rows of pre_activations: no bias helps"
-    nearest = reached[misses_of_unit.argmin(), 0].item()
+    if least.squeeze(-2)[unit].isinf():
+        return f"{where} does not vary over {rows}: no bias helps"
+    nearest = reached[best.squeeze(-2)[unit], 0].item()
     enough = math.ceil(100 * abs(nearest - wanted)) / 100
     return (
-        f"{where} cannot be active on a share rho = {wanted:.3g} of the {rows} rows of "
-        f"pre_activations: with ties and so many rows, the nearest share is {nearest:.3g}. "
-        f"Give more rows, or allow it with tolerance={enough:g}"
+        f"{where} cannot be active on a share rho = {wanted:.3g} of {rows}: with ties and so many "
+        f"rows, the nearest share is {nearest:.3g}. Give more rows, or allow it with "
+        f"tolerance={enough:g}"
     )
 
 
@@ -113,9 +104,7 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
         layer.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if shapes do not match, pre_activations are not finite, or a unit does not
-            vary over the rows.
+        ValueError: if a unit does not vary over the rows.
 
     Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422, there for a whole layer at a time.
 
@@ -125,18 +114,20 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
         >>> torch.allclose(spread, torch.ones(2))
         True
     """
-    if not isinstance(layer, nn.Linear):
-        raise TypeError(f"layer must be an nn.Linear, got {type(layer).__name__}")
-    check_finite(
-        "pre_activations", check_tensor("pre_activations", pre_activations, dims=2, rows=2)
-    )
-    if pre_activations.ndim != 2 or pre_activations.shape[1] != layer.out_features:
-        raise ValueError(
-            f"pre_activations must have the shape (B, {layer.out_features}) of the layer's "
-            f"units, got {tuple(pre_activations.shape)}"
-        )
+    _check_rows("pre_activations", pre_activations, layer, "out_features", "the layer's units")
     scale_rows(layer, spread_of(pre_activations))
     return layer
+
+
+def _check_rows(name: str, rows: Tensor, layer: object, width: str, whose: str) -> None:
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(f"layer must be an nn.Linear, got {type(layer).__name__}")
+    check_finite(name, check_tensor(name, rows, dims=2, rows=2))
+    if rows.ndim != 2 or rows.shape[1] != getattr(layer, width):
+        raise ValueError(
+            f"{name} must have the shape (B, {getattr(layer, width)}) of {whose}, "
+            f"got {tuple(rows.shape)}"
+        )
 
 
 def spread_of(pre_activations: Tensor) -> Tensor:
@@ -161,37 +152,35 @@ def scale_rows(layer: nn.Linear, spread: Tensor) -> None:
         layer.bias.div_(spread)
 
 
-_ITERATIONS = 2000  # 20 to 100 as a rule; the slowest of 512 climbs on the days took 1190
+# An iteration takes 20 to 100 steps as a rule; the slowest of 512 on the days took 1190.
+_STARTS, _STEPS = 8, 2000
 
 
 @torch.no_grad()
-def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: int = 0) -> nn.Linear:
+def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     """Turn the units of `layer` to uncorrelated directions with a long tail upwards.
 
-    A unit that is to be on rarely should be one that is near one value for most rows and far
-    above it for a few. The inputs' first L principal components are scaled to a spread of 1, and
-    rotated so that the sum of the units' skewness, the mean of z^3, is largest. Where rows are
-    made of rare additive causes, these are the directions of the causes. Afterwards each unit
-    has a mean of 0 and a spread of 1, no two are correlated, and the most skewed comes first.
+    This is independent component analysis (ICA): FastICA for all units at once, with the square
+    as its nonlinearity, which is the one for skewness. A unit that is to be on rarely should be
+    near one value for most rows and far above it for a few; where rows are made of rare additive
+    causes, these directions are those of the causes. The inputs' first L principal components are
+    scaled to a spread of 1, and rotated so that the sum of the units' skewness, the mean of z^3,
+    is largest: the best end of 8 random rotations, drawn from a generator of its own. Afterwards
+    each unit has a mean of 0 and a spread of 1, no two are correlated, and the most skewed
+    comes first.
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
             bias the units keep the mean that the rows give them.
         inputs: (B, D), what the layer is given, on many rows.
-        starts: how many random rotations to climb from; the best end is taken.
-        seed: of these rotations; the global random state is not used.
 
     Returns:
         layer.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if inputs is not finite or does not match the layer, or varies in fewer than
-            L directions.
+        ValueError: if inputs vary in fewer than L directions.
 
-    Source: the fixed-point iteration of Hyvärinen and Oja 2000, Independent component analysis:
-    algorithms and applications, for all units at once, with the square as its nonlinearity,
-    which is the one for skewness.
+    Source: Hyvärinen and Oja 2000, Independent component analysis: algorithms and applications.
 
     Example:
         >>> causes = (torch.rand(2000, 3) < 0.1).float()  # rare, and mixed:
@@ -201,22 +190,14 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor, *, starts: int = 8, seed: in
         >>> sorted(units_of_causes.tolist())
         [0, 1, 2]
     """
-    if not isinstance(layer, nn.Linear):
-        raise TypeError(f"layer must be an nn.Linear, got {type(layer).__name__}")
-    check_finite("inputs", check_tensor("inputs", inputs, dims=2, rows=2))
-    if inputs.ndim != 2 or inputs.shape[1] != layer.in_features:
-        raise ValueError(
-            f"inputs must have the shape (B, {layer.in_features}) of what the layer is given, "
-            f"got {tuple(inputs.shape)}"
-        )
-    check_count("starts", starts)
-    check_count("seed", seed, minimum=0)
+    _check_rows("inputs", inputs, layer, "in_features", "what the layer is given")
+    units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
     mean = exact.mean(0)
-    whiten = _whitening(exact - mean, layer.out_features, float(exact.norm()))  # (L, D)
+    whiten = _whitening(exact, units)  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(starts, *[layer.out_features] * 2, generator=generator, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(_STARTS, units, units, generator=generator, device="cpu")
     ends = [_climb(z, torch.linalg.qr(draw)[0]) for draw in draws.double()]
     rotation = max(ends, key=lambda end: float(_skewness(z, end).sum()))
     # In an order that does not depend on which start found them.
@@ -237,31 +218,25 @@ def varying_directions(inputs: Tensor) -> int:
         1
     """
     exact = inputs.double()
-    return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), float(exact.norm()))
+    return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), exact)
 
 
-def _count_varying(sizes: Tensor, size: float) -> int:
-    """How many of the singular values `sizes`, largest first, are more than rounding.
-
-    `size` is the norm of the rows before they were centred.
-    """
-    least = max(1e-6 * float(sizes[0]), 1e-9 * size)  # inputs are float32 as a rule
+def _count_varying(sizes: Tensor, rows: Tensor) -> int:
+    """How many of the singular values `sizes` of the centred rows are more than rounding."""
+    least = max(1e-6 * float(sizes[0]), 1e-9 * float(rows.norm()))  # rows are float32 as a rule
     return int((sizes > least).sum())
 
 
-def _whitening(centred: Tensor, units: int, size: float) -> Tensor:
-    """The first principal axes (units, D), scaled so that the rows have a spread of 1 there.
-
-    `size` is the norm of the rows before they were centred, to tell variation from rounding.
-    """
-    _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-    varying = _count_varying(sizes, size)
+def _whitening(rows: Tensor, units: int) -> Tensor:
+    """The rows' first principal axes (units, D), scaled so that they have a spread of 1 there."""
+    _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    varying = _count_varying(sizes, rows)
     if varying < units:
         raise ValueError(
             f"inputs must vary in at least as many directions as the layer has units, {units}, "
             f"got {varying}: give more rows, or leave the units as they are"
         )
-    scaled: Tensor = (len(centred) ** 0.5 / sizes[:units])[:, None] * axes[:units]
+    scaled: Tensor = (len(rows) ** 0.5 / sizes[:units])[:, None] * axes[:units]
     return scaled
 
 
@@ -272,12 +247,12 @@ def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
 def _climb(z: Tensor, rotation: Tensor) -> Tensor:
     """A local maximum (L, L) of the summed skewness, reached from `rotation`.
 
-    The iteration alone may circle near a maximum; half of the last rotation, added to the slope,
-    holds it back from overshooting.
+    The iteration alone may circle near a maximum; half of the last rotation, added to the
+    gradient, holds it back from overshooting.
     """
-    for _ in range(_ITERATIONS):
-        slope = (z @ rotation.T).square().T @ z / len(z)
-        left, _, right = torch.linalg.svd(slope + 0.5 * rotation)
+    for _ in range(_STEPS):
+        gradient = (z @ rotation.T).square().T @ z / len(z)
+        left, _, right = torch.linalg.svd(gradient + 0.5 * rotation)
         last, rotation = rotation, left @ right  # the orthogonal matrix nearest to that sum
         if (rotation - last).abs().max() < 1e-9:
             break

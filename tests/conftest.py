@@ -7,6 +7,32 @@ from hypothesis import settings
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
+# The files that take longest, in that order. With --dist loadscope xdist hands out whole files, and
+# with --no-loadscope-reorder in the order of collection; by itself it begins with those of the most
+# items, and a notebook has fewer than a file of quick tests. With the long ones first, what is left
+# for the end is short, and no worker waits for the other.
+LONGEST = (
+    "notebooks/05_weight_initialisation.ipynb",
+    "notebooks/06_all_together.ipynb",
+    "tests/notebooks/test_teeth.py",
+    "notebooks/03_soft_activations.ipynb",
+    "tests/reuse/test_distributed.py",
+    "notebooks/04_keeping_the_frequency_off_0_and_1.ipynb",
+    "notebooks/01_the_penalty_that_does_nothing.ipynb",
+    "notebooks/00_start_here.ipynb",
+    "notebooks/02_where_the_gradient_goes.ipynb",
+    "tests/project/test_recipes_page.py",
+    "tests/training/test_ensemble.py",
+    "tests/project/test_readme.py",
+    "tests/test_sklearn.py",
+    "tests/project/test_tools.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

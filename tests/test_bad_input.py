@@ -1,12 +1,14 @@
 """Bad input gives an error that names what is wrong, or a defined result; never a silent NaN.
 
 Where data enter (`ENTRANCES`), values are checked. Inside a step (`STEPS`) types and shapes are,
-and NaN in gives NaN out, where it cannot be overlooked.
+and NaN in gives NaN out, where it cannot be overlooked. `BAD` has a row per bad input and `BAD_RHO`
+one per bad target; each goes to every function, and a test names all that were not as they should.
 """
 
 import math
 import re
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from saetools import (
     fvu,
     initialise_for_frequency_,
     l0,
+    learn_shift_hold,
     over_ranks,
     pool_rows,
     skewed_units_,
@@ -87,8 +90,8 @@ def counted(z):
 
 
 def in_parts(x, rho):
-    def loss(part, whole):
-        return frequency_penalty(part, rho=rho, whole=whole)
+    def loss(part, batch_mean):
+        return frequency_penalty(part, rho=rho, batch_mean=batch_mean)
 
     part = (
         x.clone().requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
@@ -107,6 +110,11 @@ ENTRANCES = {
     "train, batches": lambda x, rho: train(model(), [x], steps=2, value_range=None).error,
     "train_ensemble": lambda x, rho: train_ensemble([model()], x, steps=2, value_range=None).error,
     "train_at_frequency": trained,
+    "learn_shift_hold": lambda x, rho: (
+        learn_shift_hold(
+            [model()], x, None, rho=rho, steps=4, value_range=None, tolerance=BIAS_TOLERANCE
+        ).error
+    ),
     "start_at_frequency_": started,
     "initialise_for_frequency_": lambda x, rho: evaluate(
         initialise_for_frequency_(model(), x, rho=rho), x
@@ -145,9 +153,9 @@ STEPS = {
     "match_factors": lambda z, rho: torch.tensor(match_factors(z, z).mean),
 }
 EVERY = ENTRANCES | STEPS
-NAMES = re.compile(r"\b(x|inputs|pre_activations|rho_hat|logits|mean|reconstruction|rho)\b")
 TAKES_RHO = {  # and needs it
     "train_at_frequency",
+    "learn_shift_hold",
     "start_at_frequency_",
     "initialise_for_frequency_",
     "target_frequency_",
@@ -159,6 +167,59 @@ TAKES_RHO = {  # and needs it
     "backward_in_parts",
     "FrequencyMultipliers",
 }
+# Where NaN is not active, as documented.
+COUNTS = {
+    "activation_frequency",
+    "l0",
+    "dead_latents",
+    "dense_latents",
+    "FrequencyMeter",
+    "match_factors",
+}
+TRAINS = {"train", "train_ensemble", "train_at_frequency", "learn_shift_hold", "evaluate"}
+LOSES_MEMBERS = {"train_ensemble", "train_at_frequency", "learn_shift_hold"}  # and warns of it
+NAMES = re.compile(r"\b(x|inputs|pre_activations|rho_hat|logits|mean|reconstruction|rho)\b")
+
+
+class Bad(NamedTuple):
+    """Rows, and what must become of them: by default an error that names them, or a result."""
+
+    rows: object
+    entrance: str = ""  # "refused": with TypeError or ValueError
+    step: str = ""  # "TypeError", or "NaN" out
+    model: str = ""  # "refused" where a model of float32 on the CPU is trained or measured on them
+
+
+def with_value(value):
+    return X.clone().index_fill_(0, torch.tensor([3]), value)
+
+
+BAD = {
+    "NaN": Bad(with_value(math.nan), entrance="refused", step="NaN"),
+    "infinity": Bad(with_value(math.inf), entrance="refused"),
+    "no rows": Bad(X[:0], entrance="refused"),
+    "no columns": Bad(X[:, :0], entrance="refused"),
+    "one row": Bad(X[:1]),
+    "equal rows": Bad(X[:1].expand(12, UNITS)),
+    "a constant column": Bad(torch.cat([X[:, :-1], torch.ones(12, 1)], 1)),
+    "integers": Bad((9 * X).long(), step="TypeError"),
+    "bools": Bad(X > 0.5, step="TypeError"),
+    "complex": Bad(X.to(torch.complex64), step="TypeError"),
+    "no dims": Bad(torch.tensor(0.5)),
+    "one dim": Bad(X[:, 0]),
+    "three dims": Bad(X[None].expand(2, -1, -1)),
+    "half precision": Bad(X.half(), model="refused"),
+    "double precision": Bad(X.double(), model="refused"),
+    "requires grad": Bad(X.clone().requires_grad_()),
+    "huge": Bad(X * 1e30),
+    "tiny": Bad(X * 1e-30),
+    "NumPy": Bad(X.numpy(), step="TypeError"),
+    "a list": Bad(X.tolist(), step="TypeError"),
+    "None": Bad(None, entrance="refused", step="TypeError"),
+    "text": Bad("0.5", entrance="refused", step="TypeError"),
+}
+BAD_RHO = [0, 1, -0.1, 1.5, math.nan, math.inf, True, None, "0.2", 0.2j, torch.tensor([0.2, 1.0])]
+OVERFLOWING = [1e-42, torch.tensor(1e-42)]  # their inverses do
 # Warnings are how a stacked training says that a member is lost, and scikit-learn that squares
 # overflow.
 SAID = pytest.mark.filterwarnings(
@@ -176,13 +237,17 @@ def outcome(name, x, rho=0.5):
         own = name.startswith("transformer")  # scikit-learn and NumPy read its rows, and say so
         named = isinstance(error, (TypeError, ValueError)) and NAMES.search(words)
         if not (named or own or "is not finite at" in words):
+            error.add_note(f"from {name}, given {x!r} and rho = {rho!r}")
             raise
         return error
 
 
+def as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
 def finite(result):
-    parts = result if isinstance(result, tuple) else (result,)
-    return all(bool(torch.as_tensor(part).isfinite().all()) for part in parts)
+    return all(bool(torch.as_tensor(part).isfinite().all()) for part in as_tuple(result))
 
 
 def is_silent(name, x, result):
@@ -193,79 +258,43 @@ def is_silent(name, x, result):
         return False
     if name == "bernoulli_kl":  # infinite at 0 and 1, as it should be
         return bool(result.isnan().any())
-    return name not in ("train_ensemble", "train_at_frequency")  # which have warned
+    return name not in LOSES_MEMBERS
 
 
-BAD = {
-    "NaN": X.clone().index_fill_(0, torch.tensor([3]), math.nan),
-    "infinity": X.clone().index_fill_(0, torch.tensor([3]), math.inf),
-    "no rows": X[:0],
-    "no columns": X[:, :0],
-    "one row": X[:1],
-    "equal rows": X[:1].expand(12, UNITS),
-    "a constant column": torch.cat([X[:, :-1], torch.ones(12, 1)], 1),
-    "integers": (9 * X).long(),
-    "bools": X > 0.5,
-    "complex": X.to(torch.complex64),
-    "no dims": torch.tensor(0.5),
-    "one dim": X[:, 0],
-    "three dims": X[None].expand(2, -1, -1),
-    "half precision": X.half(),
-    "double precision": X.double(),
-    "requires grad": X.clone().requires_grad_(),
-    "huge": X * 1e30,
-    "tiny": X * 1e-30,
-    "NumPy": X.numpy(),
-    "a list": X.tolist(),
-    "None": None,
-    "text": "0.5",
-}
+def fault(name, bad):
+    """What is wrong with a function's answer to a row of `BAD`, or nothing."""
+    result = outcome(name, bad.rows)
+    wanted = bad.step if name in STEPS else bad.entrance
+    if name == "batches":  # hands on what it is given
+        wanted = ""
+    if is_silent(name, bad.rows, result):
+        return f"{result} without a word"
+    if wanted == "refused" and not isinstance(result, (TypeError, ValueError)):
+        return f"not refused: {result!r}"
+    if wanted == "TypeError" and not isinstance(result, TypeError):
+        return f"no TypeError: {result!r}"
+    if wanted == "NaN" and not isinstance(result, ValueError) and finite(result):
+        return "" if name in COUNTS else f"NaN was swallowed: {result}"
+    if bad.model == "refused" and name in TRAINS and not says_how_to_convert(result):
+        return f"not refused as another dtype: {result!r}"
+    return ""
+
+
+def says_how_to_convert(error):
+    words = r"x must be as the model is, torch.float32 on cpu, got .*: use x\.to"
+    return isinstance(error, ValueError) and re.search(words, str(error))
 
 
 @SAID
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("bad", BAD)
-def test_bad_input_is_an_error_that_names_it_or_has_a_defined_result(name, bad):
-    result = outcome(name, BAD[bad])
-    assert not is_silent(name, BAD[bad], result)
+def test_bad_rows_are_an_error_that_names_them_or_have_a_defined_result(name):
+    found = {case: fault(name, bad) for case, bad in BAD.items()}
+    assert {case: words for case, words in found.items() if words} == {}
 
 
-@pytest.mark.parametrize(
-    "name", sorted(ENTRANCES.keys() - {"batches"})
-)  # which hands on what it is given
-@pytest.mark.parametrize("bad", ["NaN", "infinity", "no rows", "no columns", "text", "None"])
-def test_values_are_checked_where_data_enter(name, bad):
-    assert isinstance(outcome(name, BAD[bad]), (TypeError, ValueError))
-
-
-@pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("bad", ["integers", "bools", "complex", "NumPy", "a list", "text", "None"])
-def test_a_step_takes_floating_tensors_alone(name, bad):
-    assert isinstance(outcome(name, BAD[bad]), TypeError)
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_nan_is_not_swallowed_inside_a_step(name):
-    counts = {  # where it is not active, as documented, or refused
-        "activation_frequency",
-        "l0",
-        "dead_latents",
-        "dense_latents",
-        "FrequencyMeter",
-        "match_factors",
-    }
-    result = outcome(name, BAD["NaN"])
-    assert isinstance(result, ValueError) or not finite(result) or name in counts
-
-
-@pytest.mark.parametrize("name", ["train", "train_ensemble", "train_at_frequency", "evaluate"])
-@pytest.mark.parametrize("x", [X.double(), X.half(), X.to("meta")], ids=["double", "half", "meta"])
-def test_rows_are_in_the_dtype_and_on_the_device_of_the_model(name, x):
-    error = outcome(name, x)
-    assert isinstance(error, ValueError)
-    assert re.search(
-        r"x must be as the model is, torch.float32 on cpu, got .*: use x\.to", str(error)
-    )
+@pytest.mark.parametrize("name", sorted(TRAINS))
+def test_rows_are_on_the_device_of_the_model(name):
+    assert says_how_to_convert(outcome(name, X.to("meta")))
 
 
 def test_under_autocast_rows_may_have_another_dtype():
@@ -274,46 +303,23 @@ def test_under_autocast_rows_may_have_another_dtype():
 
 
 @pytest.mark.parametrize("name", sorted(TAKES_RHO))
-@pytest.mark.parametrize(
-    "rho",
-    [
-        0,
-        1,
-        -0.1,
-        1.5,
-        math.nan,
-        math.inf,
-        True,
-        None,
-        "0.2",
-        0.2j,
-        torch.tensor([0.2, 1.0]),
-    ],
-    ids=repr,
-)
-def test_rho_out_of_range_is_refused(name, rho):
-    error = outcome(name, X, rho)
-    assert isinstance(error, (TypeError, ValueError))
-    assert re.search(r"\brho\b", str(error))
-
-
-@pytest.mark.parametrize("name", ["bernoulli_kl", "bernoulli_kl_with_logits", "frequency_penalty"])
-@pytest.mark.parametrize("kind", [float, torch.tensor])
-def test_rho_whose_inverse_overflows_is_refused(name, kind):
-    assert "rho must lie strictly between 0 and 1" in str(outcome(name, X, kind(1e-42)))
-
-
-@pytest.mark.parametrize("name", sorted(TAKES_RHO))
-def test_numpy_numbers_are_numbers(name):
-    expected = outcome(name, X, 0.25)
+def test_a_rho_out_of_range_is_refused_and_one_from_numpy_is_a_number(name):
+    errors = {repr(rho): outcome(name, X, rho) for rho in BAD_RHO}
+    refused = {
+        rho: isinstance(error, (TypeError, ValueError)) and bool(re.search(r"\brho\b", str(error)))
+        for rho, error in errors.items()
+    }
+    assert all(refused.values()), refused
+    expected, from_numpy = outcome(name, X, 0.25), outcome(name, X, np.float64(0.25))
     assert not isinstance(expected, Exception)
-    given_numpy = outcome(name, X, np.float64(0.25))
-    for one, other in zip(*map(as_tuple, (expected, given_numpy)), strict=True):
+    for one, other in zip(as_tuple(expected), as_tuple(from_numpy), strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
-def as_tuple(result):
-    return result if isinstance(result, tuple) else (result,)
+@pytest.mark.parametrize("name", ["bernoulli_kl", "bernoulli_kl_with_logits", "frequency_penalty"])
+def test_rho_whose_inverse_overflows_is_refused(name):
+    for rho in OVERFLOWING:
+        assert "rho must lie strictly between 0 and 1" in str(outcome(name, X, rho))
 
 
 VALUES = st.one_of(

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torch.distributions import Bernoulli, kl_divergence
+from torch.utils.checkpoint import checkpoint
 
 from saetools import (
     activation_frequency,
@@ -313,10 +315,11 @@ def composed(z, *, rho, weight=1.0, temperature=0.3, eps=1e-3, dim=-2):
     return (weight * bernoulli_kl(smooth(rho_hat, eps), rho=rho)).sum(-1)
 
 
-def uneven(*shape, dtype=torch.float64):
+def uneven(*shape, dtype=torch.float64, seed=0):
     """Pre-activations of units that are dead, rare, at times on, and dense."""
     shift = torch.tensor([-9, -1.2, 0.3, 9], dtype=dtype)
-    return torch.randn(shape, dtype=dtype) + shift[: shape[-1]]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=dtype, generator=generator) + shift[: shape[-1]]
 
 
 def value_and_gradient(penalty, z, **settings):
@@ -350,6 +353,77 @@ def test_the_penalty_in_one_call_is_its_parts(settings, dtype):
     )
     assert got[0].shape == ()
     assert got[0].dtype == dtype
+    torch.testing.assert_close(got, expected)
+
+
+ONE_NODE = "_OneNodeBackward"  # where the penalty is not composed of its parts
+
+
+def relative_error(got, exact):
+    tiny = torch.finfo(exact.dtype).tiny
+    return ((got - exact).abs().max() / exact.abs().max().clamp(min=tiny)).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("eps", [1e-6, 1e-3, 0.2])
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize(
+    ("shape", "dim", "rho", "weight"),
+    [
+        ((60, 4), None, 0.2, 1.0),
+        ((60, 4), -2, torch.tensor([0.05, 0.1, 0.2, 0.5]), 0.3),
+        ((1, 4), 0, 0.2, torch.tensor([0.0, 0.5, 1.0, 2.0])),
+        ((4, 60), -1, 0.2, 1.0),
+        ((8, 5, 4), None, 0.02, torch.tensor(0.7)),
+        ((3, 60, 4), -2, torch.tensor([[0.1], [0.2], [0.3]]), torch.tensor([[1.0], [0.5], [2.0]])),
+        ((3, 8, 5, 4), (-3, 2), torch.tensor([0.05, 0.1, 0.2, 0.5]), 1.0),
+        ((60, 4), None, 0.2, torch.tensor([[1.0], [2.0]])),  # two penalties of the same units
+        ((60, 4), None, torch.tensor([[0.1], [0.2], [0.3]]), 1.0),
+    ],
+)
+def test_in_one_node_it_is_its_parts(shape, dim, rho, weight, temperature, eps, dtype):
+    z = uneven(*shape, dtype=dtype) if shape[-1] == 4 else uneven(*shape[::-1], dtype=dtype).T
+    settings = {"rho": rho, "weight": weight, "temperature": temperature, "eps": eps}
+    settings = {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) else value
+        for name, value in settings.items()
+    }
+    assert type(frequency_penalty(z.requires_grad_(), dim=dim, **settings).grad_fn).__name__ == (
+        ONE_NODE
+    )
+    every = tuple(range(len(shape) - 1)) if dim is None else dim
+    value, slope = value_and_gradient(frequency_penalty, z.detach(), dim=dim, **settings)
+    expected, parts = value_and_gradient(composed, z.detach(), dim=every, **settings)
+    digits = torch.finfo(dtype).eps
+    torch.testing.assert_close(value, expected, rtol=2 * digits, atol=2 * digits)
+    assert relative_error(slope, parts) < 4 * digits
+    exact = {
+        name: value.double() if isinstance(value, torch.Tensor) else value
+        for name, value in settings.items()
+    }
+    _, exact = value_and_gradient(composed, z.detach().double(), dim=every, **exact)
+    assert relative_error(slope, exact) < 1.5 * relative_error(parts, exact) + 4 * digits
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda z: z[::2],
+        lambda z: z[:, ::2],
+        lambda z: z.T.contiguous().T,
+        lambda z: z[:, :1].expand(-1, 3),
+        lambda z: z.expand(2, -1, -1),
+        lambda z: z.reshape(5, 4, 3, 4).permute(2, 0, 1, 3),
+        lambda z: z.unflatten(0, (2, 5, 6)).to(memory_format=torch.channels_last),
+    ],
+)
+def test_in_one_node_any_layout_will_do(layout):
+    z = uneven(60, 4)
+    every = tuple(range(layout(z).ndim - 1))
+    got, expected = (
+        value_and_gradient(lambda z, penalty=penalty: penalty(layout(z), rho=0.2, dim=every), z)
+        for penalty in (frequency_penalty, composed)
+    )
     torch.testing.assert_close(got, expected)
 
 
@@ -510,3 +584,150 @@ def test_settings_may_be_half_precision_tensors(name, dtype):
         for kind in (dtype, torch.float32)
     )
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+# What an ordinary backward pass does not ask for, each as a function of the penalty and of z.
+TRANSFORMS = {
+    "func.grad": lambda penalty, z: torch.func.grad(penalty)(z),
+    "func.grad of grad": lambda penalty, z: torch.func.grad(
+        lambda z: torch.func.grad(penalty)(z).square().sum()
+    )(z),
+    "vmap": lambda penalty, z: torch.func.vmap(penalty)(torch.stack([z, z + 0.5])),
+    "vmap of grad": lambda penalty, z: torch.func.vmap(torch.func.grad(penalty))(
+        torch.stack([z, z + 0.5])
+    ),
+    "jvp": lambda penalty, z: torch.func.jvp(penalty, (z,), (torch.ones_like(z),)),
+    "jacrev": lambda penalty, z: torch.func.jacrev(lambda z: penalty(z, dim=0))(z),
+    "forward mode": lambda penalty, z: forward_mode(penalty, z),
+    "batched gradients": lambda penalty, z: batched_gradients(penalty, z),
+    "double backward": lambda penalty, z: twice_backward(penalty, z),
+    "by a factor too": lambda penalty, z: by_the_scale_of_the_gradient(penalty, z),
+    "checkpoint": lambda penalty, z: torch.autograd.grad(
+        checkpoint(penalty, leaf := z.clone().requires_grad_(), use_reentrant=False), leaf
+    ),
+    "twice": lambda penalty, z: twice_the_same(penalty, z),
+    "autocast": lambda penalty, z: under_autocast(penalty, z),
+    "in inference mode": lambda penalty, z: torch.inference_mode()(penalty)(z).clone(),
+}
+
+
+def forward_mode(penalty, z):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(penalty(forward_ad.make_dual(z, torch.ones_like(z)))).tangent
+
+
+def batched_gradients(penalty, z):
+    z = z.clone().requires_grad_()
+    factors = torch.tensor([1.0, -2.0, 3.0], dtype=z.dtype)
+    return torch.autograd.grad(penalty(z), z, factors, is_grads_batched=True)
+
+
+def twice_backward(penalty, z):
+    z = z.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(penalty(z.sin()), z, create_graph=True)
+    return slope.detach(), *torch.autograd.grad(slope.square().sum(), z)
+
+
+def by_the_scale_of_the_gradient(penalty, z):
+    z, scale = z.clone().requires_grad_(), torch.ones((), dtype=z.dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(scale.square() * penalty(z), z, create_graph=True)
+    return torch.autograd.grad(slope.square().sum(), (scale, z))
+
+
+def twice_the_same(penalty, z):
+    z = z.clone().requires_grad_()
+    value = penalty(z)
+    once = torch.autograd.grad(value, z, retain_graph=True)
+    again = torch.autograd.grad(value, z)
+    assert torch.equal(*once, *again)
+    return once
+
+
+def under_autocast(penalty, z):
+    z = z.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = penalty(z)
+        return value.detach(), *torch.autograd.grad(value, z)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's jvp itself
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_every_transform_of_the_penalty_is_that_of_its_parts(name):
+    def in_one_call(z, **dim):
+        return frequency_penalty(z, rho=0.2, **dim)
+
+    def in_parts(z, **dim):
+        return composed(z, rho=0.2, **dim)
+
+    z = uneven(30, 4)
+    got, expected = (TRANSFORMS[name](penalty, z) for penalty in (in_one_call, in_parts))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["rho", "weight", "temperature"])
+def test_settings_may_be_learned(name):
+    setting = torch.tensor([0.1, 0.3, 0.2, 0.6], dtype=torch.float64, requires_grad=True)
+    z = uneven(30, 4).requires_grad_()
+    leaves = (z, setting)
+    got, expected = (
+        torch.autograd.grad(
+            penalty(z, **({"rho": 0.2} | {name: setting})), leaves, allow_unused=True
+        )
+        for penalty in (frequency_penalty, composed)
+    )
+    torch.testing.assert_close(got, expected)
+    if name != "temperature":  # on which the value, a hard count, does not depend
+        assert torch.autograd.gradcheck(
+            lambda setting: frequency_penalty(z, **({"rho": 0.2} | {name: setting})), setting
+        )
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    "settings", [{"rho": 0.2}, {"rho": torch.tensor([0.1, 0.2, 0.3, 0.4]), "dim": -2}]
+)
+def test_the_penalty_is_one_graph_under_compile(settings, backend):
+    z = uneven(16, 4, dtype=torch.float32)
+    torch.compiler.reset()
+    compiled = torch.compile(frequency_penalty, fullgraph=True, backend=backend)
+    got, expected = (value_and_gradient(f, z, **settings) for f in (compiled, frequency_penalty))
+    torch.testing.assert_close(got, expected)
+    torch.compiler.reset()
+
+
+def test_nan_stays_nan_and_infinity_counts():
+    z = uneven(20, 4)
+    z[3, 1], z[4, 2], z[5, 2] = math.nan, math.inf, -math.inf
+    got, expected = (value_and_gradient(f, z, rho=0.2) for f in (frequency_penalty, composed))
+    assert got[0].isnan()
+    torch.testing.assert_close(got, expected, equal_nan=True)
+    z[3, 1] = 1
+    got, expected = (value_and_gradient(f, z, rho=0.2) for f in (frequency_penalty, composed))
+    assert got[0].isfinite()
+    torch.testing.assert_close(got, expected)
+
+
+def test_the_smallest_numbers_count_as_they_do_in_the_hard_count():
+    z = torch.tensor([[1e-45, 1e-38], [-1e-45, 1e-30], [0.0, -0.0]])
+    torch.testing.assert_close(frequency_penalty(z, rho=0.2), composed(z, rho=0.2))
+
+
+def test_pre_activations_that_are_overwritten_afterwards_are_an_error():
+    z = torch.nn.Linear(5, 4)(torch.randn(20, 5))
+    penalty = frequency_penalty(z, rho=0.2)
+    z.relu_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        penalty.backward()
+
+
+def test_a_dim_that_leaves_no_units_is_refused():
+    for dim in ((0, 1), (0, -1), (-2, -1, 0)):
+        with pytest.raises(ValueError, match="dim must leave the units, got"):
+            frequency_penalty(torch.ones(3, 4), rho=0.2, dim=dim)
+
+
+@given(rho=rhos, rho_hat=frequencies)
+def test_kl_is_the_formula_of_the_notebooks(rho, rho_hat):
+    q = torch.tensor([rho_hat], dtype=torch.float64)
+    textbook = rho * torch.log(rho / q) + (1 - rho) * torch.log((1 - rho) / (1 - q))
+    torch.testing.assert_close(bernoulli_kl(q, rho=rho), textbook, rtol=1e-11, atol=1e-15)

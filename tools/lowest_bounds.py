@@ -49,7 +49,8 @@ def main(folder: str) -> str | None:
         return "the lowest versions do not install together"
     # An old matplotlib meets a new pyparsing here, and the like: their warnings are not ours.
     quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning"]
-    tests = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", *quiet]
+    workers = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]
+    tests = [python, "-m", "pytest", "-q", *workers, *quiet]
     if subprocess.call(tests, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}) != 0:
         return "the tests fail with the lowest versions"
     return None

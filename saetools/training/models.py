@@ -29,26 +29,18 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
-        seed: draws the weights from this seed and leaves the global random state alone;
-            None draws them from the global random state, as torch.nn.Linear does.
-        device: where the weights are to be, the same ones on each; None for torch's default
-            device.
+        seed: draws the weights, and leaves the global random state alone; None draws them from
+            the global random state, as torch.nn.Linear does.
+        device: where the weights are to be, the same ones on each.
 
     Shape: x (..., B, D) -> Output(reconstruction (..., B, D), latents (..., B, L),
     pre_activations (..., B, L)).
-
-    Raises:
-        TypeError: if a size is no int.
-        ValueError: if there are fewer than two sizes, or one is smaller than 1; when called, if x
-            has not D columns.
 
     Example:
         >>> model = SparseAutoencoder(seed=0)
         >>> output = model(torch.rand(5, 20))
         >>> output.reconstruction.shape, output.latents.shape
         (torch.Size([5, 20]), torch.Size([5, 4]))
-        >>> torch.equal(output.latents, output.pre_activations.relu())
-        True
     """
 
     def __init__(
@@ -62,6 +54,8 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least two widths, got {tuple(sizes)}")
+        if not callable(output):
+            raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
         self.output = output
         with _seeded(seed):
@@ -72,8 +66,13 @@ class SparseAutoencoder(nn.Module):
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
 
+    @property
+    def code(self) -> nn.Linear:
+        """The layer whose outputs are the code's pre-activations."""
+        return self.encoder[-1]  # type: ignore[return-value]
+
     def code_inputs(self, x: Tensor) -> Tensor:
-        """What the code's layer, encoder[-1], is given for x (..., B, D)."""
+        """What the code's layer is given for x (..., B, D)."""
         if x.shape[-1:] != self.sizes[:1]:
             raise ValueError(f"x must have {self.sizes[0]} columns, got shape {tuple(x.shape)}")
         for layer in self.encoder[:-1]:

@@ -1,4 +1,4 @@
-"""The frequency as a constraint: a multiplier for each unit, in place of a weight for all."""
+"""The frequency as a constraint: one multiplier per unit, in place of a weight for all."""
 
 import torch
 from torch import Tensor
@@ -9,25 +9,19 @@ from saetools.training.models import Output
 
 
 class FrequencyMultipliers:
-    """A penalty with a price for each unit, which rises while the unit is on too often.
+    """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
-    price * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's price grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
-    at rho: no weight decides how near it comes. The square keeps the two from swinging around
-    each other for ever.
+    multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
+    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit
+    is at rho: no weight decides how near it comes. Make a new one for each training.
 
     Args:
         rho: target frequency, in (0, 1); a tensor is broadcast against the units.
-        rate: how fast a price follows its unit, > 0.
-        damping: >= 0; without any, prices and frequencies swing ever further.
+        rate: how fast a multiplier follows its unit, > 0.
+        damping: >= 0; without any, multipliers and frequencies swing ever further.
         temperature: as for `frequency_penalty`.
-        batch_mean: as for `frequency_penalty`: with `over_ranks` the prices are the same on every
-            process. Not for `backward_in_parts`, which would raise them twice a part.
-
-    It holds the prices of one training: make a new one for the next.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
+        batch_mean: as for `frequency_penalty`: with `over_ranks` the multipliers are the same on
+            every process. Not for `backward_in_parts`, which would move them twice per part.
 
     Source: gradient descent and ascent on the augmented Lagrangian, Hestenes 1969 and Powell
     1969, the multiplier updated at each step.
@@ -58,7 +52,7 @@ class FrequencyMultipliers:
         self.multipliers: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
-        """The cost of a batch, a scalar or (N,) in an ensemble; the prices are updated."""
+        """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
         rho_hat = frequency_in_parts(
             output.pre_activations, self.temperature, batch_mean=self.batch_mean
         )
@@ -69,9 +63,9 @@ class FrequencyMultipliers:
         return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The prices, for a checkpoint."""
-        return {"prices": self.multipliers}
+        """The multipliers, for a checkpoint."""
+        return {"multipliers": self.multipliers}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
-        """Go on from the prices of a checkpoint."""
-        self.multipliers = state["prices"]
+        """Go on from those of a checkpoint."""
+        self.multipliers = state["multipliers"]

@@ -1,8 +1,6 @@
 """The global random generators, for training that goes on in another process."""
 
 import random
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ class GlobalRandomStates:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._generators = _generators(device)
+        self._device = device
         self._found = self._start = self._now()
         self._drawn: set[str] = set()  # in earlier processes, or in this one before a state_dict
 
@@ -31,40 +29,39 @@ class GlobalRandomStates:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the generators to what state_dict has returned."""
         self._start, self._drawn = state["states"], set(state["drawn"])
-        for name, (_, set_state) in self._generators.items():
-            set_state(self._start[name])
+        self._set(self._start)
 
     def give_back(self) -> None:
         """Set those that were not drawn from to the state in which they were found."""
-        for name in set(self._found) - set(self.state_dict()["drawn"]):
-            self._generators[name][1](self._found[name])
+        drawn = self.state_dict()["drawn"]
+        self._set({name: state for name, state in self._found.items() if name not in drawn})
 
     def _now(self) -> dict[str, Any]:
-        return {name: get_state() for name, (get_state, _) in self._generators.items()}
+        numpy_state: Any = np.random.get_state()  # noqa: NPY002
+        kind, keys, *rest = numpy_state
+        states: dict[str, Any] = {
+            "Python": random.getstate(),
+            "NumPy": (kind, keys.tolist(), *rest),
+        }
+        states["torch"] = torch.get_rng_state()
+        if self._device.type not in ("cpu", "meta"):
+            module, where = self._accelerator()
+            states[self._device.type] = module.get_rng_state(**where)
+        return states
 
+    def _set(self, states: dict[str, Any]) -> None:
+        setters: dict[str, Any] = {"Python": random.setstate, "NumPy": np.random.set_state}
+        setters["torch"] = torch.set_rng_state
+        for name, state in states.items():
+            if name in setters:
+                setters[name](state)
+            else:
+                module, where = self._accelerator()
+                module.set_rng_state(state, **where)
 
-_Generator = tuple[Callable[[], Any], Callable[[Any], Any]]  # gets its state, sets it
-
-
-def _generators(device: torch.device) -> dict[str, _Generator]:
-    generators: dict[str, _Generator] = {
-        "Python": (random.getstate, random.setstate),
-        "NumPy": (_numpy_state, np.random.set_state),
-        "torch": (torch.get_rng_state, torch.set_rng_state),
-    }
-    if device.type != "cpu":
-        module = getattr(torch, device.type)
-        where = {} if device.type == "mps" else {"device": device}  # there is one mps device
-        generators[device.type] = (
-            partial(module.get_rng_state, **where),
-            partial(module.set_rng_state, **where),
-        )
-    return generators
-
-
-def _numpy_state() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()  # noqa: NPY002
-    return (state[0], state[1].tolist(), *state[2:])
+    def _accelerator(self) -> tuple[Any, dict[str, Any]]:
+        module = getattr(torch, self._device.type)
+        return module, {} if self._device.type == "mps" else {"device": self._device}
 
 
 def _same(a: Any, b: Any) -> bool:

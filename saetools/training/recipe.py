@@ -1,23 +1,45 @@
-"""The series' recipe as one call: units that fire as often as asked, from every seed."""
+"""The series' recipe: units that fire as often as asked, from every seed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler
+from torch.optim.lr_scheduler import LinearLR
 
 from saetools.data.checks import check_count
 from saetools.initialise import target_frequency_
 from saetools.penalties import frequency_penalty
-from saetools.training.ensemble import EnsembleHistory, train_ensemble
-from saetools.training.files import FilePath
-from saetools.training.loop import Penalty
+from saetools.training.bookkeeping import Penalty, Weight
+from saetools.training.checkpoints import Checkpoint, History
+from saetools.training.ensemble import check_ensemble, train_ensemble
+from saetools.training.files import FilePath, checked_path
+from saetools.training.identity import Facts, identity
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.start import check_models_and_rows, start_at_frequency_
+
+
+class RecipeOptions(TypedDict, total=False):
+    """What may be changed of the recipe's training; each as for `train_ensemble`."""
+
+    steps: int  # of both phases together, 4 or more; 3500 by default
+    weight: Weight  # 0.2 by default
+    lr: float | Sequence[float]  # the largest learning rate; 1.5e-3 by default
+    batch_size: int
+    seeds: Sequence[int] | None
+    value_range: tuple[float, float] | None
+    observe: Callable[[nn.Module], Any] | None  # before and after the shift
+    observe_every: int
+    progress: bool
+    compile: bool
+    checkpoint: FilePath | Checkpoint | None  # a file per phase: "-learn" or "-hold" in its name
+    checkpoint_every: int
+
+
+_DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3, "checkpoint": None}
 
 
 def train_at_frequency(
@@ -27,25 +49,24 @@ def train_at_frequency(
     rho: float | Tensor,
     skewed: bool = True,
     tolerance: float = 0.05,
-    **options: Any,
-) -> EnsembleHistory:
+    **options: Unpack[RecipeOptions],
+) -> History:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
 
-    `start_at_frequency_`, and `learn_and_hold` with `frequency_penalty`.
+    `start_at_frequency_`, and `learn_shift_hold` with `frequency_penalty`. After an error the
+    models are as they were.
 
     Args:
         models: one or more of one shape, as for `train_ensemble`.
-        x: the training rows (rows, D) in [0, 1], on the models' device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        x: training rows (rows, D) in [0, 1], on the models' device.
+        rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         skewed: as for `start_at_frequency_`.
         tolerance: as for `target_frequency_`, at the start and at the shift.
-        options: passed on to `learn_and_hold`: steps, lr, batch_size, seeds, progress and more.
-
-    Returns:
-        EnsembleHistory of all steps.
+        options: of `RecipeOptions`: steps (3500), weight (0.2), lr (1.5e-3), batch_size, seeds,
+            value_range, observe, observe_every, progress, compile, checkpoint, checkpoint_every.
 
     Raises:
-        TypeError, ValueError: as `start_at_frequency_` and `learn_and_hold` do.
+        TypeError, ValueError: for a wrong argument; or if a unit cannot reach rho.
 
     Example:
         >>> from saetools import evaluate, sparse_mixture
@@ -54,104 +75,121 @@ def train_at_frequency(
         >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
         True
     """
-    start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
+    known_by = _checked(dict(locals()))
+    if options.get("checkpoint") is not None:
+        options["checkpoint"] = Checkpoint(options["checkpoint"], known_by)  # type: ignore[arg-type]
 
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    return learn_and_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
+    with _as_they_were_on_error(models):
+        start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
+        return learn_shift_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
 
-def learn_and_hold(
+def learn_shift_hold(
     models: Sequence[SparseAutoencoder],
     x: Tensor,
     penalty: Penalty | None,
     *,
     rho: float | Tensor,
-    steps: int = 3500,
-    weight: float = 0.2,
-    lr: float = 1.5e-3,
-    checkpoint: FilePath | None = None,
     tolerance: float = 0.05,
-    **options: Any,
-) -> EnsembleHistory:
+    **options: Unpack[RecipeOptions],
+) -> History:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
 
-    Five steps in seven learn a code near the frequency, with a learning rate that rises evenly
-    over the first two. Then `target_frequency_` shifts each bias of the code, and its unit is at
-    rho on x, but for ties. In the last two steps in seven the encoder is frozen, and the rate
-    falls evenly to 0.
+    *Learn*, five steps in seven: near the frequency, with a learning rate that rises evenly over
+    the first two. *Shift*: `target_frequency_` moves each bias of the code, and its unit is at rho
+    on x, but for ties. *Hold*, two steps in seven: the encoder is frozen, and the rate falls evenly
+    to 0. After an error the models are as they were.
 
     Args:
-        models: as for `train_ensemble`; changed in place.
-        x: the training rows (rows, D), on the models' device.
+        models, x, rho, tolerance, options: as for `train_at_frequency`.
         penalty: as for `train_ensemble`.
-        rho: what the units are shifted to, in (0, 1); a tensor (L,) for one a unit.
-        steps: how many batches to train on, both phases together, 4 or more.
-        weight: of the penalty.
-        lr: the largest learning rate.
-        checkpoint: as for `train_ensemble`; each phase has a file of its own, with "-learn" or
-            "-hold" in its name before the suffix.
-        tolerance: as for `target_frequency_`.
-        options: passed on to `train_ensemble`.
 
     Returns:
-        EnsembleHistory of both phases, one after the other; its table is the second's, and
-        `observe` is called both before and after the shift.
-
-    Raises:
-        TypeError, ValueError: as `target_frequency_` and `train_ensemble` do.
+        History of both phases, one after the other.
 
     Example:
         >>> models = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(64, 20), rho=0.2)
-        >>> learn_and_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
+        >>> learn_shift_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
         torch.Size([7, 1])
     """
-    check_models_and_rows(models, x, rho)
-    first = check_count("steps", steps, minimum=4) * 5 // 7
-    second = steps - first
-    files = [None if checkpoint is None else _named(checkpoint, end) for end in ("learn", "hold")]
+    known_by = _checked(dict(locals()))
+    given: dict[str, Any] = {**_DEFAULTS, **options}
+    steps, file = given.pop("steps"), given.pop("checkpoint")
+    learning = steps * 5 // 7
+    holding = steps - learning
 
-    def rising(adam: Optimizer) -> LRScheduler:
-        return LinearLR(adam, 1.0 / second, 1.0, second)  # and constant after that
+    def rising(adam: torch.optim.Optimizer) -> LinearLR:
+        return LinearLR(adam, 1.0 / holding, 1.0, holding)  # and constant after that
 
-    def falling(adam: Optimizer) -> LRScheduler:
-        return LinearLR(adam, 1.0, 0.0, second)
+    def falling(adam: torch.optim.Optimizer) -> LinearLR:
+        return LinearLR(adam, 1.0, 0.0, holding)
 
-    learned = train_ensemble(
-        models,
-        x,
-        penalty,
-        steps=first,
-        penalty_weight=weight,
-        lr=lr,
-        scheduler=rising,
-        checkpoint=files[0],
-        **options,
-    )
-    with torch.no_grad():
-        for model in models:
-            bias, pre_activations = model.encoder[-1].bias, model.encode(x)
-            target_frequency_(bias, pre_activations, rho, tolerance=tolerance)  # type: ignore[arg-type]
-    with _frozen([model.encoder for model in models]):
-        held = train_ensemble(
-            models, x, steps=second, lr=lr, scheduler=falling, checkpoint=files[1], **options
-        )
-    return EnsembleHistory(
+    with _as_they_were_on_error(models):
+        given["checkpoint"] = _of_phase("learn", file, known_by)
+        learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
+        with torch.no_grad():
+            for model in models:
+                target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
+        given["checkpoint"] = _of_phase("hold", file, known_by)
+        with _frozen([model.encoder for model in models]):
+            held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
+    return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
-        learned.observations + [(first + step, seen) for step, seen in held.observations],
-        held.table,
+        learned.observations + [(learning + step, seen) for step, seen in held.observations],
     )
 
 
-def _named(path: FilePath, end: str) -> Path:
-    path = Path(path)
-    return path.with_name(f"{path.stem}-{end}{path.suffix}")
+def _checked(call: dict[str, Any]) -> Facts:
+    """What a training is known by, if nothing in its call is wrong."""
+    known = list(RecipeOptions.__annotations__)
+    for name in call["options"]:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise TypeError(
+                f"there is no option {name!r}: {meant}The options are {', '.join(known)}"
+            )
+    options = {**_DEFAULTS, **call["options"]}
+    check_count("steps", options["steps"], minimum=4)
+    check_models_and_rows(call["models"], call["x"], call["rho"])
+    check_ensemble(models=call["models"], x=call["x"], **options)
+    file = options["checkpoint"]
+    if isinstance(file, Checkpoint):  # the training is known by the call around this one
+        return file.identity
+    if file is None:
+        return {}
+    checked_path(file)
+    return identity({**call, "options": options})
+
+
+def _of_phase(phase: str, file: Any, known_by: Facts) -> Checkpoint | None:
+    if file is None:
+        return None
+    path = Path(file.path if isinstance(file, Checkpoint) else file)
+    name = f"{path.stem}-{phase}{path.suffix}"
+    return Checkpoint(path.with_name(name), known_by | {"phase": phase})
 
 
 @contextmanager
-def _frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+def _as_they_were_on_error(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Give the models their weights back if the block does not end well."""
+    weights = [weight for model in models for weight in model.parameters()]
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
+        raise
+
+
+@contextmanager
+def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Keep their parameters from training."""
     learnable = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in learnable:

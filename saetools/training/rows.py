@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,12 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
 
     Args:
         x: (rows, ...), at least one row; it stays on its device and gets no gradient.
-        batch_size: rows of a batch.
-        seed: of the order; the global random state is not used.
+        batch_size: rows per batch.
+        seed: decides the order; the global random state is not used.
         skip: how many batches to leave out at the beginning, without reading their rows.
 
     Returns:
         An iterator over tensors of shape (batch_size, ...).
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
 
     Example:
         >>> stream = batches(torch.arange(3), 2, seed=0)
@@ -62,6 +59,16 @@ def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tens
     for order in row_orders(x, seed=seed, batch_size=batch_size, skip=skip):
         for part in order.split(_BATCHES_GATHERED * batch_size):
             yield from x[part].split(batch_size)
+
+
+def rows_of_batches(
+    x: Tensor, batch_size: int, seeds: Sequence[int], skip: int = 0
+) -> Iterator[Tensor]:
+    """Numbers of rows (N, B): for each seed those that `batches` would take."""
+    orders = [row_orders(x, seed=seed, batch_size=batch_size, skip=skip) for seed in seeds]
+    for order in zip(*orders, strict=True):
+        for part in torch.stack(order).split(batch_size, dim=1):
+            yield part.contiguous()
 
 
 def streamed(

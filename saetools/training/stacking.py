@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saetools.training.identity import settings_of
 from saetools.training.models import SparseAutoencoder
 
 
@@ -25,67 +26,6 @@ class _StackedLinear(nn.Module):
             x = x.expand(len(self.weight), *x.shape)
         # Faster than baddbmm, which copies the bias first.
         return torch.bmm(x, self.weight).add_(self.bias)
-
-
-def _settings(model: nn.Module) -> dict[str, Any]:
-    """What members must have in common, by name: everything but the values of parameters."""
-    settings: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        where = f"{name}." if name else ""
-        settings[f"{where}class"] = type(module)
-        public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        settings |= {where + key: value for key, value in public.items()}
-    for name, parameter in model.named_parameters():
-        settings[f"{name}.dtype"] = parameter.dtype
-        settings[f"{name}.device"] = parameter.device
-        settings[f"{name}.requires_grad"] = parameter.requires_grad
-    return settings
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a, b)
-    return a is b or bool(a == b)
-
-
-def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
-    if not isinstance(models, Sequence):
-        raise TypeError(f"models must be a list of models, got {type(models).__name__}")
-    if len(models) == 0:
-        raise ValueError("models must hold at least one model, got none")
-    for i, model in enumerate(models):
-        if not isinstance(model, SparseAutoencoder):
-            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
-    first = _settings(models[0])
-    seen: dict[int, int] = {}
-    for i, model in enumerate(models):
-        own = _settings(model)
-        for name in {**first, **own}:
-            a, b = first.get(name), own.get(name)
-            if not _equal(a, b):
-                raise ValueError(
-                    f"models must be alike in all but weights: {name} is {a} in models[0], "
-                    f"{b} in models[{i}]"
-                )
-        for parameter in model.parameters():
-            if (other := seen.setdefault(id(parameter), i)) != i:
-                raise ValueError(
-                    f"models must be separate, models[{other}] and models[{i}] share weights"
-                )
-
-
-def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:
-    """The linear layers by name, to which every parameter must belong."""
-    layers = {name: part for name, part in model.named_modules() if type(part) is nn.Linear}
-    stacked = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
-    if surplus := sorted(stacked.symmetric_difference(model.state_dict())):
-        raise ValueError(
-            "models must have all of their parameters and buffers in torch.nn.Linear layers with "
-            f"a bias, which are what is stacked; not so: {', '.join(surplus)}"
-        )
-    if len(list(model.parameters())) < len(stacked):
-        raise ValueError("models must not share a parameter between layers")
-    return layers
 
 
 def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
@@ -110,3 +50,60 @@ def unstack(ensemble: SparseAutoencoder, models: Sequence[SparseAutoencoder]) ->
             stacked = ensemble.get_submodule(name)
             layer.weight.copy_(stacked.weight[i].T)  # type: ignore[index]
             layer.bias.copy_(stacked.bias[i, 0])  # type: ignore[index]
+
+
+def check_models(models: object) -> None:
+    """Raise unless `models` is a list of at least one SparseAutoencoder."""
+    if not isinstance(models, Sequence):
+        raise TypeError(
+            f"models must be a list of models, got {type(models).__name__}"
+            + (": say [model]" if isinstance(models, nn.Module) else "")
+        )
+    if len(models) == 0:
+        raise ValueError("models must hold at least one model, got none")
+    for i, model in enumerate(models):
+        if not isinstance(model, SparseAutoencoder):
+            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
+
+
+def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
+    """Raise unless the models differ in the values of their parameters alone, and share none."""
+    check_models(models)
+    first = _settings(models[0])
+    owners: dict[int, int] = {}
+    for i, model in enumerate(models):
+        own = _settings(model)
+        for name in {**first, **own}:
+            if (a := first.get(name)) is not (b := own.get(name)) and a != b:
+                raise ValueError(
+                    f"models must be alike in all but weights: {name} is {a} in models[0], "
+                    f"{b} in models[{i}]"
+                )
+        for parameter in model.parameters():
+            if (owner := owners.setdefault(id(parameter), i)) != i:
+                raise ValueError(
+                    f"models must be separate, models[{owner}] and models[{i}] share weights"
+                )
+
+
+def _settings(model: nn.Module) -> dict[str, Any]:
+    kinds = {
+        f"{name}.{kind}": getattr(parameter, kind)
+        for name, parameter in model.named_parameters()
+        for kind in ("dtype", "device", "requires_grad")
+    }
+    return settings_of(model) | {"class": type(model), "training": model.training} | kinds
+
+
+def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:
+    """The linear layers by name, to which every parameter must belong."""
+    layers = {name: part for name, part in model.named_modules() if type(part) is nn.Linear}
+    stacked = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    if surplus := sorted(stacked.symmetric_difference(model.state_dict())):
+        raise ValueError(
+            "models must have all of their parameters and buffers in torch.nn.Linear layers with "
+            f"a bias, which are what is stacked; not so: {', '.join(surplus)}"
+        )
+    if len(list(model.parameters())) < len(stacked):
+        raise ValueError("models must not share a parameter between layers")
+    return layers

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saetools.data.checks import check_finite, check_like, check_rho, check_tensor
 from saetools.initialise import scale_rows, skewed_units_, spread_of, target_frequency_
 from saetools.training.models import SparseAutoencoder
+from saetools.training.stacking import check_models
 
 
 @torch.no_grad()
@@ -20,17 +21,13 @@ def initialise_for_frequency_(
     layers keep their weights.
 
     Args:
-        model: changed in place.
+        model: changed in place, and returned.
         x: (B, D), many training rows, on the model's device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         tolerance: how far from rho a unit may start, in (0, 1).
 
-    Returns:
-        model.
-
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if x is not as above, or a unit cannot reach rho: see target_frequency_.
+        ValueError: if a unit cannot reach rho: see target_frequency_.
 
     Example:
         >>> from saetools import activation_frequency
@@ -46,12 +43,10 @@ def initialise_for_frequency_(
     check_finite("x", check_like("x", check_tensor("x", x, dims=2, rows=2), model))
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
-    code = model.encoder[-1]
-    assert isinstance(code, nn.Linear)
     pre_activations = model.encode(x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
-    target_frequency_(code.bias, pre_activations, rho, tolerance=tolerance)
-    scale_rows(code, spread)
+    target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
+    scale_rows(model.code, spread)
     return model
 
 
@@ -66,18 +61,10 @@ def start_at_frequency_(
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
     Args:
-        models: changed in place.
-        x: (B, D), many training rows, on the models' device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one a unit.
+        models: changed in place, and returned.
+        x, rho, tolerance: as for `initialise_for_frequency_`.
         skewed: False leaves the units' directions as they are, as a code must that has more
             units than its inputs have directions.
-        tolerance: as for `target_frequency_`.
-
-    Returns:
-        models.
-
-    Raises:
-        TypeError, ValueError: as these two functions do.
 
     Example:
         >>> from saetools import evaluate
@@ -89,20 +76,15 @@ def start_at_frequency_(
     check_models_and_rows(models, x, rho)
     for model in models:
         if skewed:
-            skewed_units_(model.encoder[-1], model.code_inputs(x))  # type: ignore[arg-type]
+            skewed_units_(model.code, model.code_inputs(x))
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
 
 
 def check_models_and_rows(models: object, x: Tensor, rho: float | Tensor) -> None:
     """Raise for what would otherwise show late, or with models changed half-way."""
-    if not isinstance(models, Sequence):
-        raise TypeError(f"models must be a list of models, got {type(models).__name__}")
-    for i, model in enumerate(models):
-        if not isinstance(model, SparseAutoencoder):
-            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
-    check_tensor("x", x, dims=2, rows=2)
-    for model in models:
+    check_models(models)
+    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    for model in models:  # type: ignore[attr-defined]
         check_like("x", x, model)
-    check_finite("x", x)
     check_rho(rho, like=x)

@@ -12,17 +12,8 @@ from torch import Tensor
 def rounded(value: float | Tensor, digits: int = 2, *, margin: float = 0.1) -> str:
     """`value` with `digits` decimals, if its last digit can be trusted.
 
-    Args:
-        value: a finite number, or a tensor of one element.
-        digits: decimals to print.
-        margin: the least distance to a rounding boundary, in units of the last digit,
-            in [0, 0.5).
-
-    Returns:
-        The text, as in `f"{value:.2f}"`.
-
-    Raises:
-        ValueError: if value is not finite, or stands too near to a boundary.
+    A value that stands nearer than `margin` units of the last digit, in [0, 0.5), to a rounding
+    boundary is refused.
 
     Example:
         >>> rounded(0.3333, 2)
@@ -51,37 +42,29 @@ and another machine may round it the other way: print other digits, or an inequa
 
 
 def at_least(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
-    """The words "at least `bound`", if that is true of `value`.
-
-    For results that differ from machine to machine: choose a bound with a wide margin.
-
-    Args:
-        value: what was measured.
-        bound: what to claim of it.
-        of: the total behind a count, to be printed with it.
-
-    Returns:
-        "at least 10", or "at least 10 of 16" where `of` is given.
+    """The words "at least `bound`", if they are true of `value`; choose a bound far from it.
 
     Raises:
-        AssertionError: if value is smaller (or NaN); the message gives it.
+        AssertionError: if value is smaller, or NaN.
 
     Example:
         >>> at_least(13, 10, of=16)
         'at least 10 of 16'
     """
-    if not float(value) >= bound:
-        raise AssertionError(f"claimed at least {bound}, measured {float(value):g}")
-    return f"at least {bound}" + (f" of {of}" if of is not None else "")
+    return _claim("at least", value, bound, of, float(value) >= bound)
 
 
 def at_most(value: float | Tensor, bound: float, *, of: int | None = None) -> str:
-    """The words "at most `bound`", if that is true of `value`; see `at_least`.
+    """The words "at most `bound`", if they are true of `value`; see `at_least`.
 
     Example:
         >>> at_most(0, 2, of=32)
         'at most 2 of 32'
     """
-    if not float(value) <= bound:
-        raise AssertionError(f"claimed at most {bound}, measured {float(value):g}")
-    return f"at most {bound}" + (f" of {of}" if of is not None else "")
+    return _claim("at most", value, bound, of, float(value) <= bound)
+
+
+def _claim(words: str, value: float | Tensor, bound: float, of: int | None, holds: bool) -> str:
+    if not holds:
+        raise AssertionError(f"claimed {words} {bound}, measured {float(value):g}")
+    return f"{words} {bound}" + (f" of {of}" if of is not None else "")

@@ -1,10 +1,11 @@
-"""The rows of the grid behind notebook 06: what is learnt, and how a way of training is measured.
+"""The tasks behind notebook 06, and how a method is measured on them.
 
-The ways are in ways.py. `benchmarks/verdict.py` runs them all; the notebook trains some again.
+The methods are in methods.py. `benchmarks/comparison.py` runs them all; the notebook trains some
+again.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from saetools.data import chicago_context, sparse_mixture
 from saetools.frequency import activation_frequency
 from saetools.metrics import dead_latents, dense_latents, fvu, match_factors
-from saetools.training.models import Output, SparseAutoencoder
+from saetools.training.models import SparseAutoencoder
 
 
 class Task(NamedTuple):
@@ -41,16 +42,9 @@ def tasks() -> dict[str, Task]:
     }
 
 
-class Trained(NamedTuple):
-    """Models after training, and how the code of one is read off rows x."""
-
-    models: list[SparseAutoencoder]
-    read: Callable[[SparseAutoencoder, Tensor], Output]
-
-
 @torch.no_grad()
-def measured(task: Task, trained: Trained) -> dict[str, float]:
-    """What is said of one row of the grid.
+def measured(task: Task, models: Sequence[SparseAutoencoder]) -> dict[str, float]:
+    """What is said of models that were trained on a task, one row of the grid.
 
     Returns:
         units and models counted; the test FVU's median, least and largest; how many units are
@@ -60,14 +54,14 @@ def measured(task: Task, trained: Trained) -> dict[str, float]:
         how many models have 0.9 (`match_good`).
 
     Example:
-        >>> from saetools.tutorial.methods import recipe
+        >>> from saetools.tutorial.methods import recommended
         >>> task = tasks()["days"]
-        >>> row = measured(task, recipe(task, range(2), steps=7))
+        >>> row = measured(task, recommended(task, range(2), steps=7))
         >>> row["models"], row["units"]
         (2, 8)
     """
-    codes = [trained.read(model, task.train).pre_activations for model in trained.models]
-    tests = [trained.read(model, task.test) for model in trained.models]
+    codes = [model(task.train).pre_activations for model in models]
+    tests = [model(task.test) for model in models]
     frequency = torch.stack([activation_frequency(z) for z in codes])
     on_test = torch.stack([activation_frequency(out.pre_activations) for out in tests])
     errors = torch.stack([fvu(out.reconstruction, task.test) for out in tests])
@@ -97,18 +91,12 @@ def measured(task: Task, trained: Trained) -> dict[str, float]:
 
 
 def read_grid(path: str | Path) -> list[dict[str, Any]]:
-    """The rows that `benchmarks/verdict.py` wrote, numbers as numbers.
-
-    Args:
-        path: of verdict.csv.
+    """The rows of the file comparison.csv that `benchmarks/comparison.py` writes.
 
     Returns:
-        One dict a row: group, way and task as text, the rest as `measured` returns it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
+        One dict per row: group, method and task as text, the rest as `measured` returns it.
     """
-    texts = ("group", "way", "task")
+    texts = ("group", "method", "task")
     with Path(path).open(encoding="utf-8", newline="") as file:
         return [
             {key: value if key in texts else float(value) for key, value in row.items() if value}

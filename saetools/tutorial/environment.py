@@ -1,6 +1,6 @@
 """Is everything installed that the notebooks need? The standard library is enough to ask.
 
-Without torch the package cannot be imported; then run this file: python saetools/environment.py
+Without torch the package cannot be imported; then run this file by its path, with Python.
 """
 
 import re
@@ -36,12 +36,8 @@ def notebook_requirements() -> dict[str, str]:
 
     The installed package's metadata can raise a bound or add a name. They are not the only
     source, since a clone need not be installed, and may have been installed long ago.
-
-    Example:
-        >>> notebook_requirements()["torch"]
-        '2.4'
     """
-    bounds = dict(_split(requirement) for requirement in REQUIREMENTS)
+    bounds = _bounds(REQUIREMENTS)
     try:
         lines = metadata.requires("saetools") or []
     except metadata.PackageNotFoundError:
@@ -49,8 +45,8 @@ def notebook_requirements() -> dict[str, str]:
     for line in lines:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
         if not marker or re.fullmatch(r"""extra\s*==\s*["']notebooks["']""", marker):
-            name, least = _split(requirement)
-            bounds[name] = max(least, bounds.get(name, ""), key=_release)
+            for name, least in _bounds([requirement]).items():
+                bounds[name] = max(least, bounds.get(name, ""), key=_release)
     return bounds
 
 
@@ -64,12 +60,6 @@ def missing_packages(requirements: Iterable[str] | None = None) -> list[Missing]
         requirements: each a name, or a name and the least version, as in "torch>=2.4"; by
             default what the notebooks need.
 
-    Returns:
-        One Missing(requirement, why) for each that is not met, in order.
-
-    Raises:
-        ValueError: if a requirement has another form.
-
     Example:
         >>> missing_packages(["torch>=2.4", "a-package-that-nobody-wrote>=1.0"])
         [Missing(requirement='a-package-that-nobody-wrote>=1.0', why='not installed')]
@@ -78,7 +68,7 @@ def missing_packages(requirements: Iterable[str] | None = None) -> list[Missing]
     for name, least in _bounds(requirements).items():
         version, requirement = _version(name), _join(name, least)
         if version is None:
-            if not _there_in_parts(name):
+            if not (name in PARTS and all(map(_version, PARTS[name]))):
                 found.append(Missing(requirement, "not installed"))
         elif _release(version) < _release(least):
             found.append(Missing(requirement, f"too old: {version}"))
@@ -88,12 +78,6 @@ def missing_packages(requirements: Iterable[str] | None = None) -> list[Missing]
 def check_environment(requirements: Iterable[str] | None = None) -> str:
     """What is missing and how to get it, or that nothing is, as a text to print.
 
-    Args:
-        requirements: as for `missing_packages`.
-
-    Raises:
-        ValueError: as `missing_packages` does.
-
     Example:
         >>> print(check_environment(["torch>=2.4", "numpy"]))
         numpy, torch: all packages are there
@@ -102,27 +86,30 @@ def check_environment(requirements: Iterable[str] | None = None) -> str:
     missing = missing_packages(_join(name, least) for name, least in bounds.items())
     if not missing:
         return f"{', '.join(sorted(bounds))}: all packages are there"
-    pip = [f'"{requirement}"' for requirement, _ in missing]
-    conda = [f'"{_conda_name(requirement)}"' for requirement, _ in missing]
-    lines = [f"{len(missing)} of {len(bounds)} packages are missing or too old:"]
-    lines += [f"  {requirement}  ({why})" for requirement, why in missing]
-    lines += ["Get them with one of these lines, and restart the kernel:"]
-    lines += [f"  python -m pip install {' '.join(pip)}"]
-    lines += [f"  conda install -c conda-forge {' '.join(conda)}"]
-    return "\n".join(lines)
+    needed = _bounds(requirement for requirement, _ in missing).items()
+    pip = [f'"{_join(name, least)}"' for name, least in needed]
+    conda = [f'"{_join(CONDA_NAMES.get(name, name), least)}"' for name, least in needed]
+    return "\n".join(
+        [
+            f"{len(missing)} of {len(bounds)} packages are missing or too old:",
+            *(f"  {requirement}  ({why})" for requirement, why in missing),
+            "Get them with one of these lines, and restart the kernel:",
+            f"  python -m pip install {' '.join(pip)}",
+            f"  conda install -c conda-forge {' '.join(conda)}",
+        ]
+    )
 
 
 def _bounds(requirements: Iterable[str] | None) -> dict[str, str]:
     if requirements is None:
         return notebook_requirements()
-    return dict(_split(requirement) for requirement in requirements)
-
-
-def _split(requirement: str) -> tuple[str, str]:
-    parts = re.fullmatch(r"([A-Za-z0-9][\w.-]*)\s*(?:>=\s*(\d[\w.+!-]*))?", requirement.strip())
-    if parts is None:
-        raise ValueError(f'requirement must look like "torch" or "torch>=2.4", got {requirement!r}')
-    return parts[1], parts[2] or ""
+    bounds = {}
+    for text in requirements:
+        parts = re.fullmatch(r"([A-Za-z0-9][\w.-]*)\s*(?:>=\s*(\d[\w.+!-]*))?", text.strip())
+        if parts is None:
+            raise ValueError(f'requirement must look like "torch" or "torch>=2.4", got {text!r}')
+        bounds[parts[1]] = parts[2] or ""
+    return bounds
 
 
 def _join(name: str, least: str) -> str:
@@ -136,22 +123,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _there_in_parts(name: str) -> bool:
-    return name in PARTS and all(map(_version, PARTS[name]))
-
-
 def _release(version: str) -> tuple[int, ...]:
     """The leading numbers, without zeros at the end: (2, 4) of "2.4.0rc1+cpu"."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
-    release = [int(number) for number in numbers[0].split(".")] if numbers else []
-    while release and release[-1] == 0:
-        release.pop()
-    return tuple(release)
-
-
-def _conda_name(requirement: str) -> str:
-    name, least = _split(requirement)
-    return _join(CONDA_NAMES.get(name, name), least)
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", numbers[0]).split("."))) if numbers else ()
 
 
 if __name__ == "__main__":

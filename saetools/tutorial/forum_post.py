@@ -13,9 +13,6 @@ from saetools.training.models import SparseAutoencoder
 class PostedAutoencoder(SparseAutoencoder):
     """20-80-40-4-40-80-20 with a ReLU behind every layer, the output layer included.
 
-    Args:
-        seed: as for SparseAutoencoder.
-
     Example:
         >>> PostedAutoencoder(seed=0)(torch.rand(5, 20)).reconstruction.min() >= 0
         tensor(True)
@@ -35,20 +32,17 @@ def posted_penalty(
 ) -> Tensor:
     """The post's sparsity term: right value (if the rows are right), no gradient.
 
-    `batch_size / context_dimension` is the post's count of rows. It is that only where a batch
-    is a flat stream of batch_size scalars reshaped into rows of context_dimension. Where a
-    batch is batch_size rows, as any loader makes it, rho_hat is context_dimension times too
-    large, and past 1 the result is NaN.
+    `batch_size / context_dimension` is the post's count of rows, true where a batch is a flat
+    stream of batch_size scalars reshaped into rows of context_dimension. Where a batch is
+    batch_size rows, as any loader makes it, rho_hat is context_dimension times too large, and
+    past 1 the result is NaN.
 
     Args:
         encoded: (B, L), the code behind its ReLU.
         batch_size: what the post divides by, in scalars under its reading.
         rho: target frequency.
-        beta: weight of the penalty.
+        beta: factor of the penalty.
         context_dimension: features of an input row.
-
-    Returns:
-        A scalar tensor that has no grad_fn.
 
     Example:
         >>> encoded = torch.tensor([[1.0], [0.0]], requires_grad=True)

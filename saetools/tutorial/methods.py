@@ -1,4 +1,4 @@
-"""The ways of training that notebook 06 compares; verdict.py measures them."""
+"""The methods that notebook 06 compares: each trains a model per seed, and returns them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,9 +18,11 @@ from saetools.penalties import bernoulli_kl
 from saetools.training.ensemble import train_ensemble
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
-from saetools.training.recipe import learn_and_hold, train_at_frequency
+from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.start import initialise_for_frequency_, start_at_frequency_
-from saetools.tutorial.comparison import Task, Trained
+from saetools.tutorial.comparison import Task
+
+Models = list[SparseAutoencoder]
 
 STEPS = 3500
 FIXES = (
@@ -33,28 +35,23 @@ FIXES = (
 )
 
 
-def _forward(model: SparseAutoencoder, x: Tensor) -> Output:
-    output: Output = model(x)
-    return output
-
-
-def recipe(task: Task, seeds: Sequence[int], **options: Any) -> Trained:
-    """What the series recommends.
+def recommended(
+    task: Task, seeds: Sequence[int], *, sizes: Sequence[int] = (20, 80, 40, 4), **options: Any
+) -> Models:
+    """`train_at_frequency`, the recipe of the series.
 
     Example:
         >>> from saetools.tutorial.comparison import tasks
-        >>> trained = recipe(tasks()["days"], range(2), steps=7)
-        >>> len(trained.models)
+        >>> len(recommended(tasks()["days"], range(2), steps=7))
         2
     """
-    sizes = options.pop("sizes", (20, 80, 40, 4))
     models = [SparseAutoencoder(sizes, seed=seed) for seed in seeds]
     options = {"steps": STEPS, "rho": task.rho} | options
     train_at_frequency(models, task.train, seeds=seeds, **options)
-    return Trained(models, _forward)
+    return models
 
 
-def ablated(
+def with_fixes(
     task: Task,
     seeds: Sequence[int],
     fixes: Sequence[str],
@@ -62,22 +59,22 @@ def ablated(
     count: str = "hard",
     ends: str = "overwrite",
     steps: int = STEPS,
-) -> Trained:
-    """The post's training with some of the fixes; all of them make the recipe.
+) -> Models:
+    """The post's training with some of the fixes; with all of them it is the recipe.
 
     Args:
-        task: to learn.
-        seeds: of the models and of the order of their rows.
-        fixes: of FIXES.
+        task: what to learn.
+        seeds: for the models and the order of their rows.
+        fixes: some of FIXES.
         count: without straight-through, what rho_hat is: "hard", the post's count, or "soft".
         ends: without smoothing, how rho_hat is kept off 0 and 1: "overwrite" as in the post,
             or "clamp".
-        steps: of training.
+        steps: how many to train for.
 
     Example:
         >>> from saetools.tutorial.comparison import tasks
-        >>> trained = ablated(tasks()["days"], [0], ["sigmoid output"], steps=3)
-        >>> trained.models[0].output is torch.sigmoid
+        >>> [model] = with_fixes(tasks()["days"], [0], ["sigmoid output"], steps=3)
+        >>> model.output is torch.sigmoid
         True
     """
     if unknown := sorted(set(fixes) - set(FIXES)):
@@ -105,51 +102,40 @@ def ablated(
         return bernoulli_kl(rho_hat, rho=task.rho).sum(-1)
 
     if "shift and hold" in fixes:
-        learn_and_hold(models, task.train, penalty, rho=task.rho, steps=steps, seeds=seeds)
+        learn_shift_hold(models, task.train, penalty, rho=task.rho, steps=steps, seeds=seeds)
     else:
         train_ensemble(models, task.train, penalty, steps=steps, seeds=seeds)
-    return Trained(models, _forward)
+    return models
 
 
-def unpenalised(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Trained:
+def unpenalised(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Models:
     """No penalty, and the recipe's learning rates."""
     return with_l1(task, seeds, 0.0, steps=steps)
 
 
-def with_l1(task: Task, seeds: Sequence[int], weight: float, *, steps: int = STEPS) -> Trained:
-    """`weight` times the units' mean latents, summed, from the ordinary start.
-
-    Example:
-        >>> from saetools.tutorial.comparison import tasks
-        >>> len(with_l1(tasks()["days"], [0], 0.01, steps=3).models)
-        1
-    """
+def with_l1(task: Task, seeds: Sequence[int], weight: float, *, steps: int = STEPS) -> Models:
+    """`weight` times the units' mean latents, summed, from the ordinary start."""
     models = [SparseAutoencoder(seed=seed) for seed in seeds]
-    _plainly(models, task, seeds, steps, lambda out: weight * out.latents.mean(-2).sum(-1))
-    return Trained(models, _forward)
+    return _in_one_phase(
+        models, task, seeds, steps, lambda out: weight * out.latents.mean(-2).sum(-1)
+    )
 
 
 def with_multipliers(
     task: Task, seeds: Sequence[int], *, steps: int = STEPS, hold: bool = False, **options: Any
-) -> Trained:
+) -> Models:
     """The recipe's start, and `FrequencyMultipliers` in place of the penalty.
 
     Without `hold` there is one phase and no shift: the multipliers alone bring the units to rho.
-
-    Example:
-        >>> from saetools.tutorial.comparison import tasks
-        >>> len(with_multipliers(tasks()["days"], [0], steps=3).models)
-        1
     """
     models = [SparseAutoencoder(seed=seed) for seed in seeds]
     start_at_frequency_(models, task.train, rho=task.rho)
     penalty = FrequencyMultipliers(rho=task.rho, **options)
-    if hold:
-        x, rho = task.train, task.rho
-        learn_and_hold(models, x, penalty, rho=rho, steps=steps, seeds=seeds, weight=1.0)
-    else:
-        _plainly(models, task, seeds, steps, penalty)
-    return Trained(models, _forward)
+    if not hold:
+        return _in_one_phase(models, task, seeds, steps, penalty)
+    x, rho = task.train, task.rho
+    learn_shift_hold(models, x, penalty, rho=rho, steps=steps, seeds=seeds, weight=1.0)
+    return models
 
 
 class WinnerTakeAll(SparseAutoencoder):
@@ -175,40 +161,27 @@ class WinnerTakeAll(SparseAutoencoder):
         return Output(self.decode(latents), latents, (z >= least).to(z.dtype) - 0.5)
 
 
-def winner_take_all(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Trained:
-    """Exact frequencies by construction, within each batch; measured on all rows as one batch.
-
-    Example:
-        >>> from saetools.tutorial.comparison import tasks
-        >>> len(winner_take_all(tasks()["days"], [0], steps=3).models)
-        1
-    """
-    models: list[SparseAutoencoder] = [WinnerTakeAll(seed=seed) for seed in seeds]
+def winner_take_all(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Models:
+    """Exact frequencies by construction, within each batch; measured on all rows as one batch."""
+    models: Models = [WinnerTakeAll(seed=seed) for seed in seeds]
     for model in models:
         model.rho = task.rho  # type: ignore[assignment]
-    _plainly(models, task, seeds, steps, None)
-    return Trained(models, _forward)
+    return _in_one_phase(models, task, seeds, steps, None)
 
 
-def _plainly(
-    models: Sequence[SparseAutoencoder],
+def _in_one_phase(
+    models: Models,
     task: Task,
     seeds: Sequence[int],
     steps: int,
     penalty: Callable[[Output], Tensor] | None,
-) -> None:
-    """One phase, at the recipe's learning rates."""
+) -> Models:
+    """The models, trained at the recipe's learning rates."""
     end = max(1, steps * 2 // 7)
 
-    def rate(step: int) -> float:  # rising, constant, falling
-        return min((step + 1) / end, 1, (steps - step) / end)
+    def schedule(adam: torch.optim.Optimizer) -> LambdaLR:  # rising, constant, falling
+        return LambdaLR(adam, lambda step: min((step + 1) / end, 1, (steps - step) / end))
 
-    train_ensemble(
-        models,
-        task.train,
-        penalty,
-        steps=steps,
-        seeds=seeds,
-        lr=1.5e-3,
-        scheduler=lambda adam: LambdaLR(adam, rate),
-    )
+    x = task.train
+    train_ensemble(models, x, penalty, steps=steps, seeds=seeds, lr=1.5e-3, scheduler=schedule)
+    return models

@@ -29,15 +29,7 @@ STYLES: tuple[dict[str, Any], ...] = (
 def new_figure(
     columns: int = 1, *, width: float = 9.0, height: float = 3.4
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `columns` axes side by side.
-
-    Args:
-        columns: how many axes.
-        width: of the figure, in inches.
-        height: of the figure, in inches.
-
-    Returns:
-        The figure and the list of its axes. It belongs to no window, and `show` displays it.
+    """A figure, width x height inches, with `columns` axes side by side; `show` displays it.
 
     Example:
         >>> figure, (left, right) = new_figure(2)
@@ -79,14 +71,7 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def plot_groups(ax: Axes, groups: Mapping[str, Tensor]) -> Axes:
-    """All values of each group, one column of points a group.
-
-    Args:
-        ax: axes to draw on.
-        groups: label -> values, any shape.
-
-    Returns:
-        ax, the labels on its x axis.
+    """All values of each group, label -> values, as one column of points per group.
 
     Example:
         >>> _, [ax] = new_figure()
@@ -104,15 +89,9 @@ def plot_groups(ax: Axes, groups: Mapping[str, Tensor]) -> Axes:
 
 
 def plot_frequencies(ax: Axes, groups: Mapping[str, Tensor], *, rho: float) -> Axes:
-    """Activation frequency of every unit, one column of points a group, and the target.
+    """Activation frequency of every unit, one column of points per group, and the target rho.
 
-    Args:
-        ax: axes to draw on.
-        groups: label -> frequencies, any shape, in [0, 1].
-        rho: the target, drawn as a line.
-
-    Returns:
-        ax, its y axis labelled; the title is the caller's, since it states the finding.
+    The title is the caller's, since it states the finding.
 
     Example:
         >>> _, [ax] = new_figure()
@@ -139,13 +118,9 @@ def plot_changes(
     """Activation frequency of each unit before and after, joined by a line.
 
     Args:
-        ax: axes to draw on.
         before: frequencies in [0, 1], any shape.
         after: those of the same units.
         highlighted: label -> bool mask of that shape; the other units are drawn in grey.
-
-    Returns:
-        ax, with a legend of the highlighted units.
 
     Example:
         >>> _, [ax] = new_figure()
@@ -172,16 +147,12 @@ def plot_changes(
 def plot_runs(
     ax: Axes, x: Sequence[float], groups: Mapping[str, Tensor], *, log: bool = False
 ) -> Axes:
-    """One thin line a run and the median as a thick one, for each group of runs.
+    """One thin line per run and the median as a thick one, for each group of runs.
 
     Args:
-        ax: axes to draw on.
         x: the common x values (T).
         groups: label -> values (runs, T).
         log: logarithmic y axis.
-
-    Returns:
-        ax, with a legend of the groups.
 
     Example:
         >>> _, [ax] = new_figure()

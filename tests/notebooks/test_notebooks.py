@@ -1,5 +1,6 @@
 """What strict nbval lets pass: nbval compares outputs, and only where there are some to compare."""
 
+import ast
 import base64
 import re
 
@@ -50,7 +51,7 @@ def faults(notebook, number):
 
 def code_faults(cell, tags):
     lines = cell.source.splitlines()
-    if len(lines) > 20:
+    if len(lines) > (25 if "imports" in tags else 20):
         yield f"{len(lines)} lines"
     if "print(" in cell.source and "def " not in cell.source and not cell.outputs:
         yield "prints, and has no output"
@@ -156,6 +157,71 @@ def test_links_resolve(path):
         assert neighbour.name in notebook.cells[0].source, (
             "previous and next stand in the first cell"
         )
+
+
+SOURCE_LINK = re.compile(r"\[([^\]]*)\]\(\.\./(saetools/[^)]*\.py)\)(?: \(([^):]*))?")
+
+
+def defined(source, *, package):
+    """The names that a module defines, and those that a package exports."""
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom) and package:
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def stale_links(notebook, root):
+    """Names that stand at a link to a source which lacks them, and imports without a link."""
+    stale, linked = [], set()
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            continue
+        for text, file, names in SOURCE_LINK.findall(cell.source):
+            path = root / file
+            here = defined(path.read_text(encoding="utf-8"), package=path.name == "__init__.py")
+            linked |= here
+            wanted = re.findall(r"`(\w+)`", text + names)
+            stale += [f"{name} is not in {file}" for name in wanted if name not in here]
+    [imports] = tagged(notebook, "imports")
+    for node in ast.parse(imports.source).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("saetools"):
+            stale += [f"no link to {a.name}" for a in node.names if a.name not in linked]
+    return stale
+
+
+@every_notebook
+def test_links_to_sources_lead_to_what_they_stand_for(path):
+    assert stale_links(read(path), ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("training/rows.py", "training/loop.py", "batches is not in saetools/training/loop.py"),
+        ("`batches`", "`batch`", "batch is not in saetools/training/rows.py"),
+        ("[`train`](", "[`trains`](", "trains is not in saetools/training/loop.py"),
+        ("[plots](../saetools/tutorial/plots.py), ", "", "no link to plot_runs"),
+    ],
+)
+def test_a_stale_link_is_noticed(old, new, says):
+    [path] = [path for path in NOTEBOOKS if path.name.startswith("01")]
+    notebook = read(path)
+    assert any(old in cell.source for cell in notebook.cells)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(old, new)
+    assert any(says in line for line in stale_links(notebook, ROOT))
+
+
+def test_a_package_stands_for_what_it_exports_and_a_module_for_what_it_defines():
+    source = "from a import b as c\nimport d\nX = Y = 1\nZ: int = 2\ndef f(): g = 1\nclass C: pass"
+    assert defined(source, package=False) == {"X", "Y", "Z", "f", "C"}
+    assert defined(source, package=True) == {"X", "Y", "Z", "f", "C", "c"}
 
 
 @every_notebook

@@ -1,11 +1,13 @@
 """The README's code is run as it stands, and what the README says of it is checked."""
 
+import importlib
 import re
 
 import pytest
 import torch
-from notebook_tools import NOTEBOOKS, ROOT
+from notebook_tools import NOTEBOOKS, ROOT, read
 
+import saetools
 from saetools import activation_frequency, chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,6 +15,7 @@ FIX, USE, PACKAGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DO
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fix_works_from_any_seed(seed):
     scope = {}
@@ -24,6 +27,7 @@ def test_the_fix_works_from_any_seed(seed):
     assert not dead_latents(frequency).any()
 
 
+@pytest.mark.slow
 def test_without_the_straight_through_gradient_it_does_not():
     scope = {}
     exec(FIX.replace("hard + (soft - soft.detach())", "hard"), scope)
@@ -32,6 +36,7 @@ def test_without_the_straight_through_gradient_it_does_not():
     assert ((frequency - 0.2).abs() > 0.1).any()
 
 
+@pytest.mark.slow
 def test_with_the_package_units_are_where_the_readme_says(capsys):
     scope = {}
     exec(PACKAGE, scope)
@@ -98,10 +103,27 @@ def test_links_and_map_are_complete():
         assert f"(notebooks/{path.name})" in README
 
 
-def test_stated_files_of_the_package_exist_and_none_is_missing():
-    listed = set(re.findall(r"\(saetools/(\w+)\.py\)", README))
-    present = {path.stem for path in (ROOT / "saetools").glob("[!_]*.py")}
-    assert listed == present
+def test_every_room_is_in_the_table_with_names_that_are_in_it():
+    rows = re.findall(
+        r"^\| \[\w+/?\]\(saetools/(\w+)(?:/__init__)?\.py\) \| (.*) \|$", README, re.M
+    )
+    files = (ROOT / "saetools").glob("[!_]*")
+    rooms = {path.stem for path in files if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {room for room, _ in rows} == rooms
+    for room, says in rows:
+        module = importlib.import_module(f"saetools.{room}")
+        for name in re.findall(r"`(\w+)", says):
+            assert hasattr(saetools, name) or hasattr(module, name), (room, name)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_readme_states_a_notebooks_own_question_and_time(path):
+    first = read(path).cells[0].source
+    [seconds] = re.findall(r"\*\*Running time\*\* about (\d+) seconds", first)
+    [(question, stated)] = re.findall(
+        rf"^\| \[\d\d\]\(notebooks/{path.name}\) \| ([^|]*) \|.*\| (\d+) s \|$", README, re.M
+    )
+    assert (question, stated) == (first.splitlines()[0].split(" · ")[1], seconds)
 
 
 def test_pasted_lines_fit_a_screen():

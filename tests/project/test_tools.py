@@ -3,12 +3,15 @@ import sys
 
 import nbformat
 import pytest
+from conftest import LONGEST
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_tools import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 
 import notebooks as tool
+
+starts_kernels = pytest.mark.slow
 
 
 def notebook(*sources, tags=None):
@@ -17,27 +20,32 @@ def notebook(*sources, tags=None):
     return new_notebook(cells=[new_markdown_cell("# A question?"), *cells])
 
 
+@starts_kernels
 def test_execute_fills_outputs_and_counts(tmp_path):
     done = tool.execute(notebook("x = 2", "print(x + 1)"), tmp_path)
     assert done.cells[2].outputs[0].text == "3\n"
     assert [cell.execution_count for cell in done.cells[1:]] == [1, 2]
 
 
+@starts_kernels
 def test_a_failing_cell_is_named(tmp_path):
     with pytest.raises(tool.CellFailedError, match=r"cell 2: ZeroDivisionError: division by zero"):
         tool.execute(notebook("x = 0", "1 / x"), tmp_path)
 
 
+@starts_kernels
 def test_a_cell_that_should_raise_and_does_not_is_named(tmp_path):
     with pytest.raises(tool.CellFailedError, match="cell 1: should raise, and did not"):
         tool.execute(notebook("x = 0", tags=["raises-exception"]), tmp_path)
 
 
+@starts_kernels
 def test_a_kernel_that_dies_is_named(tmp_path):
     with pytest.raises(tool.CellFailedError, match="cell 2: the kernel died"):
         tool.execute(notebook("import os", "os._exit(3)"), tmp_path)
 
 
+@starts_kernels
 def test_a_cell_that_takes_too_long_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "CELL_SECONDS", 1)
     with pytest.raises(tool.CellFailedError, match="cell 1: took over 1 s"):
@@ -59,6 +67,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in (folder / "notebooks").glob("*.ipynb")}
 
 
+@starts_kernels
 def test_run_leaves_the_notebooks_alone_and_names_what_failed(project, capsys):
     before = contents(project)
     assert "02_bad.ipynb, cell 1: ZeroDivisionError" in tool.main(["run"])
@@ -70,6 +79,7 @@ def test_run_leaves_the_notebooks_alone_and_names_what_failed(project, capsys):
     assert "<title>A question?" in (project / "build" / "01_good.html").read_text("utf-8")
 
 
+@starts_kernels
 def test_update_rewrites_good_outputs_alone_and_a_second_time_changes_nothing(project):
     before = contents(project)
     assert "02_bad.ipynb" in tool.main(["update"])
@@ -80,6 +90,7 @@ def test_update_rewrites_good_outputs_alone_and_a_second_time_changes_nothing(pr
     assert contents(project) == after
 
 
+@starts_kernels
 def test_no_notebook_and_broken_notebooks_are_failures(project):
     (project / "notebooks" / "02_bad.ipynb").write_text("{")
     assert tool.main(["run"]).startswith("02_bad.ipynb: ")
@@ -94,18 +105,18 @@ def test_scrubbing_leaves_nothing_of_the_machine():
     spoiled.cells[1].metadata.update(execution={"time": "now"}, tags=["raises-exception"])
     lines = [
         "File \x1b[32m/Users/me/.venv/lib/python3.11/site-packages/torch/_tensor.py:3\x1b[0m, in f",
-        "File ~/project/saetools/training.py:129, in train(x)",
-        "File ~/my repo/saetools/training.py:129, in train(x)",
-        "File C:\\Users\\John Smith\\project\\saetools\\training.py:129",
+        "File ~/project/saetools/training/loop.py:129, in train(x)",
+        "File ~/my repo/saetools/training/loop.py:129, in train(x)",
+        "File C:\\Users\\John Smith\\project\\saetools\\training\\loop.py:129",
         "File /usr/lib/python3.11/contextlib.py:81, in inner",
     ]
     spoiled.cells[1].outputs = [new_output("error", ename="E", evalue="v", traceback=lines)]
     clean = tool.scrub(spoiled)
     assert clean.cells[1].outputs[0].traceback == [
         "File site-packages/torch/_tensor.py:3, in f",
-        "File saetools/training.py:129, in train(x)",
-        "File saetools/training.py:129, in train(x)",
-        "File saetools\\training.py:129",
+        "File saetools/training/loop.py:129, in train(x)",
+        "File saetools/training/loop.py:129, in train(x)",
+        "File saetools\\training\\loop.py:129",
         "File lib/python3.11/contextlib.py:81, in inner",
     ]
     assert set(clean.metadata) == {"kernelspec", "language_info"}
@@ -152,3 +163,7 @@ def test_a_python_without_venv_is_told_so_in_one_line(tmp_path):
     assert done.returncode != 0
     [line] = done.stderr.splitlines()
     assert "no venv module" in line
+
+
+def test_the_files_that_take_longest_are_there():
+    assert [file for file in LONGEST if not (ROOT / file).is_file()] == []

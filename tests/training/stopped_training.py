@@ -40,15 +40,24 @@ class Network(nn.Module):
         return Output(self.decoder(z.relu()), z.relu(), z)
 
 
+class Hook:
+    """A function that is called; without a __dict__ it is not what a training is known by."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+
 class Penalty(FrequencyMultipliers):
-    """It keeps prices, and draws from the generators of Python and NumPy."""
+    """It keeps multipliers, and draws from the generators of Python and NumPy."""
 
     def __init__(self, at_step):
         super().__init__(rho=0.2)
-        self.at_step = at_step
+        self.hook = Hook(at_step)
 
     def __call__(self, output):
-        self.at_step()
+        self.hook.function()
         noise = random.random() + np.random.random()  # noqa: NPY002
         return super().__call__(output) + 0.1 * noise * output.latents.mean()
 
@@ -88,7 +97,7 @@ def training(path, *, every=4, at_step=lambda: None, seed=3, **options):
         "steps observed": [step for step, _ in history.observations],
         "sums": [seen["sum"] for _, seen in history.observations],
         "biases": torch.stack([seen["bias"] for _, seen in history.observations]),
-        "prices": penalty.prices,
+        "multipliers": penalty.multipliers,
         "drawn afterwards": drawn,
     }
 

@@ -46,10 +46,6 @@ FUNCTIONS = {
     "evaluate": lambda path: saetools.evaluate(model(), X),
     "save": lambda path: saetools.save(model(), path / "m"),
     "load": lambda path: (saetools.save(model(), path / "m"), saetools.load(path / "m")),
-    "load_into": lambda path: (
-        saetools.save(model(), path / "m"),
-        saetools.load_into(model(1), path / "m"),
-    ),
 }
 
 

@@ -18,13 +18,13 @@ def normal(*shape, seed=0):
 def test_a_price_rises_while_its_unit_is_on_too_often_and_falls_while_it_is_not():
     constraint = FrequencyMultipliers(rho=0.5, rate=0.1)
     z = torch.tensor([[1.0, -1.0, 1.0], [1.0, -1.0, -1.0]])  # on always, never, and at rho
-    assert constraint.prices is None
+    assert constraint.multipliers is None
     for calls in (1, 2, 3):
         constraint(seen(z))
-        assert constraint.prices.tolist() == pytest.approx([0.05 * calls, -0.05 * calls, 0])
+        assert constraint.multipliers.tolist() == pytest.approx([0.05 * calls, -0.05 * calls, 0])
     constraint(seen(-z))
-    assert constraint.prices.tolist() == pytest.approx([0.1, -0.1, 0])
-    assert not constraint.prices.requires_grad
+    assert constraint.multipliers.tolist() == pytest.approx([0.1, -0.1, 0])
+    assert not constraint.multipliers.requires_grad
 
 
 @pytest.mark.parametrize("rho", [0.2, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)])
@@ -43,7 +43,7 @@ def test_value_and_gradient_are_the_formula_of_the_docstring(rho):
             slope = soft * (1 - soft) / 0.4 / 50  # of the share, as the sigmoid stands in for it
             gradient = (prices + 0.7 * (rho_hat - rho)) * slope
         assert cost.shape == ()
-        torch.testing.assert_close(constraint.prices, prices)
+        torch.testing.assert_close(constraint.multipliers, prices)
         torch.testing.assert_close(cost.detach(), expected.sum())
         torch.testing.assert_close(z.grad, gradient)
 
@@ -63,20 +63,20 @@ def test_an_ensemble_is_its_members_one_by_one():
         cost = together(seen(z))
         cost.sum().backward()
         assert cost.shape == (3,)
-        assert together.prices.shape == (3, 5)
+        assert together.multipliers.shape == (3, 5)
         for member, constraint in enumerate(alone):
             own = z[member].detach().requires_grad_()
             expected = constraint(seen(own))
             expected.backward()
             torch.testing.assert_close(cost[member], expected)
-            torch.testing.assert_close(together.prices[member], constraint.prices)
+            torch.testing.assert_close(together.multipliers[member], constraint.multipliers)
             torch.testing.assert_close(z.grad[member], own.grad)
 
 
 def test_each_training_has_prices_of_its_own():
     first, second = FrequencyMultipliers(rho=0.2), FrequencyMultipliers(rho=0.2)
     first(seen(normal(9, 2) + 1))
-    assert second.prices is None
+    assert second.multipliers is None
 
 
 def test_a_state_goes_on_where_another_stopped():
@@ -88,7 +88,7 @@ def test_a_state_goes_on_where_another_stopped():
             again.load_state_dict(through.state_dict())
         costs.append((through(seen(batch)), again(seen(batch))))
     assert all(torch.equal(a, b) for a, b in costs)
-    assert torch.equal(through.prices, again.prices)
+    assert torch.equal(through.multipliers, again.multipliers)
 
 
 def test_duplicating_the_batch_changes_nothing():
@@ -96,7 +96,7 @@ def test_duplicating_the_batch_changes_nothing():
     z = normal(30, 4)
     for _ in range(2):
         torch.testing.assert_close(once(seen(z)), many(seen(z.repeat(4, 1))))
-    torch.testing.assert_close(once.prices, many.prices)
+    torch.testing.assert_close(once.multipliers, many.multipliers)
 
 
 def settled(penalty, *, steps=1000):
@@ -141,7 +141,7 @@ def test_it_is_a_penalty_that_train_takes():
     constraint = FrequencyMultipliers(rho=0.2)
     history = train(SparseAutoencoder(seed=0), x, constraint, steps=5)
     assert history.penalty.isfinite().all()
-    assert constraint.prices.shape == (4,)
+    assert constraint.multipliers.shape == (4,)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_bad_temperature_is_refused_and_leaves_the_prices():
     constraint = FrequencyMultipliers(rho=0.2, temperature=0)
     with pytest.raises(ValueError, match="temperature must be finite and greater than 0, got 0"):
         constraint(seen(normal(5, 2)))
-    assert constraint.prices is None
+    assert constraint.multipliers is None
 
 
 @pytest.mark.parametrize("rho", [0, 1.5, None, True, "a"])

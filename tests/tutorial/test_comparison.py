@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saetools import Output
-from saetools.tutorial.comparison import Task, Trained, measured, read_grid, tasks
+from saetools.tutorial.comparison import Task, measured, read_grid, tasks
 
 
 def test_the_tasks_are_the_series_data():
@@ -31,13 +31,16 @@ def made_by_hand(*, factors):
     }
     left = {"a": 0.0, "b": 1.0, "c": 0.5}  # share of the spread that a reconstruction lacks
 
-    def read(model, x):
-        z = codes[model][0 if len(x) == train_rows else 1]
-        return Output(x + left[model] * (x.mean(0) - x), z.relu(), z)
+    def model(name):
+        def forward(x):
+            z = codes[name][0 if len(x) == train_rows else 1]
+            return Output(x + left[name] * (x.mean(0) - x), z.relu(), z)
+
+        return forward
 
     known = rows_on(2, 9, 5, rows=test_rows).relu() if factors else None
     task = Task("by hand", torch.rand(train_rows, 5), test, 0.2, known)
-    return measured(task, Trained(list(codes), read))
+    return measured(task, [model(name) for name in codes])
 
 
 def test_a_row_of_the_grid_counts_what_it_says():
@@ -75,10 +78,10 @@ def test_a_task_with_factors_is_matched_on_its_test_rows():
 
 def test_a_grid_is_read_as_it_was_written(tmp_path):
     rows = [
-        {"group": "a", "way": "0.5", "task": "by hand", **made_by_hand(factors=True)},
-        {"group": "b", "way": "plain", "task": "by hand", **made_by_hand(factors=False)},
+        {"group": "a", "method": "0.5", "task": "by hand", **made_by_hand(factors=True)},
+        {"group": "b", "method": "plain", "task": "by hand", **made_by_hand(factors=False)},
     ]
-    path = tmp_path / "verdict.csv"
+    path = tmp_path / "comparison.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -6,12 +6,11 @@ The solutions printed in the notebooks are run in test_notebooks.py.
 import pytest
 import torch
 
-from saetools.tutorial.exercises import (
-    check_gradient_verdicts,
+from saetools.tutorial.exercises.nb01 import check_reaches, check_row_frequency
+from saetools.tutorial.exercises.nb02 import (
+    check_gradient_kinds,
     check_kept_inside,
     check_planted_faults,
-    check_reaches,
-    check_row_frequency,
 )
 
 
@@ -19,15 +18,15 @@ def not_answered(*_):
     raise NotImplementedError
 
 
-def verdict(capsys, check, *arguments):
+def printed(capsys, check, *arguments):
     check(*arguments)
     return capsys.readouterr().out
 
 
 def test_an_exercise_that_is_not_answered_is_no_error(capsys):
     for check in (check_row_frequency, check_reaches, check_kept_inside):
-        assert "not answered yet" in verdict(capsys, check, not_answered)
-    assert "not answered yet" in verdict(capsys, check_gradient_verdicts, not_answered, {})
+        assert "not answered yet" in printed(capsys, check, not_answered)
+    assert "not answered yet" in printed(capsys, check_gradient_kinds, not_answered, {})
 
 
 @pytest.mark.parametrize(
@@ -35,9 +34,12 @@ def test_an_exercise_that_is_not_answered_is_no_error(capsys):
     [
         (lambda e: (e > 0).float().mean(0), "correct."),
         (lambda e: (e > 0).sum(0) / e.shape[0], "correct."),
-        (lambda e: (e > 0).double().mean(0).tolist(), "expected a tensor, got list"),
+        (lambda e: (e > 0).double().mean(0).tolist(), "a tensor of shape (3,), got list"),
         (lambda e: (e > 0).float().mean(1), "average over the batch (dim 0)"),
-        (lambda e: (e > 0).float().mean(), "one number a unit, shape (3,), got shape ()"),
+        (
+            lambda e: (e > 0).float().mean(),
+            "one number per unit, a tensor of shape (3,), got shape ()",
+        ),
         (lambda e: (e > 0).sum(0), "those are counts"),
         (lambda e: (e > 0).mean(0), "turn them into floats first"),
         (lambda e: (e >= 0).float().mean(0), "always >= 0"),
@@ -48,7 +50,7 @@ def test_an_exercise_that_is_not_answered_is_no_error(capsys):
     ],
 )
 def test_row_frequency(capsys, answer, says):
-    assert says in verdict(capsys, check_row_frequency, answer)
+    assert says in printed(capsys, check_row_frequency, answer)
 
 
 def right(term, parameters, **options):
@@ -82,7 +84,7 @@ def by_backward(term, parameters):
     ],
 )
 def test_reaches(capsys, answer, says):
-    assert says in verdict(capsys, check_reaches, answer)
+    assert says in printed(capsys, check_reaches, answer)
 
 
 CANDIDATES = {
@@ -98,15 +100,15 @@ TRUTH = {"count": "none", "sigmoid": "some", "sign": "zero", "rebuilt": "none"}
     ("answer", "says"),
     [
         (TRUTH, "correct."),
-        ({"count": "none"}, "no verdict yet on rebuilt, sigmoid, sign"),
+        ({"count": "none"}, "no answer yet on rebuilt, sigmoid, sign"),
         (TRUTH | {"sign": "some"}, "sign: not 'some'"),
         (TRUTH | {"rebuilt": "zero"}, "rebuilt: not 'zero'"),
-        (None, "expected a dict of verdicts, got NoneType"),
-        (TRUTH | {"count": "nothing"}, "the verdict is 'none', 'zero' or 'some', got 'nothing'"),
+        (None, "expected a dict, candidate -> kind, got NoneType"),
+        (TRUTH | {"count": "nothing"}, "the answer is 'none', 'zero' or 'some', got 'nothing'"),
     ],
 )
-def test_gradient_verdicts(capsys, answer, says):
-    assert says in verdict(capsys, check_gradient_verdicts, lambda: answer, CANDIDATES)
+def test_gradient_kinds(capsys, answer, says):
+    assert says in printed(capsys, check_gradient_kinds, lambda: answer, CANDIDATES)
 
 
 def overwrite(rho_hat):
@@ -126,13 +128,13 @@ def overwrite(rho_hat):
         (overwrite, "at 0 and 1 the gradient is 0"),
         (lambda r: r.detach().clamp(0.001, 0.999), "no grad_fn"),
         (lambda r: 0.1 + 0.8 * r, "no value may move by more"),
-        (lambda r: (0.001 + 0.998 * r).sum(), "expected a tensor of the shape"),
+        (lambda r: (0.001 + 0.998 * r).sum(), "a tensor of shape (6,), got shape ()"),
         (lambda r: (r.logit().nan_to_num()).sigmoid() * 0 + 0.001 + 0.998 * r, "is not finite"),
         (lambda r: r * 0 + r.detach().clamp(0.001, 0.999), "no gradient arrives"),
     ],
 )
 def test_kept_inside(capsys, answer, says):
-    assert says in verdict(capsys, check_kept_inside, answer)
+    assert says in printed(capsys, check_kept_inside, answer)
 
 
 def planted():
@@ -154,5 +156,5 @@ def planted():
     ],
 )
 def test_planted_faults(capsys, answer, says):
-    assert says in verdict(capsys, check_planted_faults, lambda: answer, planted)
-    assert "not answered yet" in verdict(capsys, check_planted_faults, not_answered, planted)
+    assert says in printed(capsys, check_planted_faults, lambda: answer, planted)
+    assert "not answered yet" in printed(capsys, check_planted_faults, not_answered, planted)

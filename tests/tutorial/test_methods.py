@@ -13,8 +13,8 @@ from saetools import (
     train_ensemble,
 )
 from saetools.tutorial import methods
-from saetools.tutorial.comparison import Trained, measured, tasks
-from saetools.tutorial.methods import FIXES, WinnerTakeAll, ablated, recipe
+from saetools.tutorial.comparison import measured, tasks
+from saetools.tutorial.methods import FIXES, WinnerTakeAll, recommended, with_fixes
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9])  # 507 and 127 rows
@@ -22,8 +22,8 @@ STEPS = 7
 SEEDS = (3, 8)
 
 
-def parameters(trained):
-    return [value.detach() for model in trained.models for value in model.parameters()]
+def parameters(models):
+    return [value.detach() for model in models for value in model.parameters()]
 
 
 def same(one, other):
@@ -36,22 +36,22 @@ def untrained(kind=SparseAutoencoder):
 
 def test_all_fixes_make_the_recipe():
     for fixes in (FIXES, FIXES[::-1]):
-        made = ablated(SMALL, SEEDS, fixes, steps=21)
-        assert same(parameters(made), parameters(recipe(SMALL, SEEDS, steps=21)))
+        made = with_fixes(SMALL, SEEDS, fixes, steps=21)
+        assert same(parameters(made), parameters(recommended(SMALL, SEEDS, steps=21)))
 
 
 def test_no_fix_trains_as_without_a_penalty():
     plain = untrained(PostedAutoencoder)
     train_ensemble(plain, SMALL.train, None, steps=STEPS, seeds=SEEDS)
-    made = ablated(SMALL, SEEDS, (), steps=STEPS)
-    assert same(parameters(made), parameters(Trained(plain, None)))
+    made = with_fixes(SMALL, SEEDS, (), steps=STEPS)
+    assert same(parameters(made), parameters(plain))
     for count, ends in (("hard", "clamp"), ("hard", "overwrite")):
-        made = ablated(SMALL, SEEDS, (), count=count, ends=ends, steps=STEPS)
-        assert same(parameters(made), parameters(Trained(plain, None)))
+        made = with_fixes(SMALL, SEEDS, (), count=count, ends=ends, steps=STEPS)
+        assert same(parameters(made), parameters(plain))
 
 
 def test_no_fix_is_the_posts_network_under_the_posts_penalty():
-    [model] = ablated(SMALL, [3], (), steps=STEPS).models
+    [model] = with_fixes(SMALL, [3], (), steps=STEPS)
     posted = PostedAutoencoder(seed=3)
 
     def as_posted(output):
@@ -63,10 +63,10 @@ def test_no_fix_is_the_posts_network_under_the_posts_penalty():
 
 
 def penalty_of(monkeypatch, *fixes, **options):
-    """The penalty that `ablated` trains with."""
+    """The penalty that `with_fixes` trains with."""
     caught = []
-    monkeypatch.setattr(ways, "train_ensemble", lambda *args, **_: caught.append(args[2]))
-    ablated(SMALL, [0], fixes, steps=STEPS, **options)
+    monkeypatch.setattr(methods, "train_ensemble", lambda *args, **_: caught.append(args[2]))
+    with_fixes(SMALL, [0], fixes, steps=STEPS, **options)
     return caught[0]
 
 
@@ -104,43 +104,43 @@ def test_which_units_a_penalty_moves(monkeypatch, fixes, options, moved):
 @pytest.mark.parametrize("left_out", FIXES)
 def test_each_fix_makes_a_difference(left_out):
     fixes = [fix for fix in FIXES if fix != left_out]
-    every, some = (ablated(SMALL, SEEDS, chosen, steps=STEPS) for chosen in (FIXES, fixes))
+    every, some = (with_fixes(SMALL, SEEDS, chosen, steps=STEPS) for chosen in (FIXES, fixes))
     assert not same(parameters(every), parameters(some))
 
 
 def test_the_output_layer_is_the_posts_but_for_its_fix():
     for fixes, output in (((), torch.relu), (["sigmoid output"], torch.sigmoid)):
-        assert ablated(SMALL, [0], fixes, steps=1).models[0].output is output
+        assert with_fixes(SMALL, [0], fixes, steps=1)[0].output is output
 
 
 def test_an_unknown_fix_is_refused():
     with pytest.raises(ValueError, match=r"fixes must be of \('sigmoid.*, got \['luck'\]"):
-        ablated(SMALL, SEEDS, ["smoothing", "luck"], steps=STEPS)
+        with_fixes(SMALL, SEEDS, ["smoothing", "luck"], steps=STEPS)
 
 
 def test_the_recipe_passes_sizes_and_options_on():
-    trained = recipe(SMALL, [0], sizes=(20, 6), steps=STEPS, skewed=False, rho=0.3)
-    assert trained.models[0].sizes == (20, 6)
-    z = trained.read(trained.models[0], SMALL.train).pre_activations
+    [model] = recommended(SMALL, [0], sizes=(20, 6), steps=STEPS, skewed=False, rho=0.3)
+    assert model.sizes == (20, 6)
+    z = model.encode(SMALL.train)
     assert ((z > 0).double().mean(0) - 0.3).abs().max() <= 1 / len(z)
 
 
-def test_other_ways_differ_from_no_penalty_by_their_penalty_alone():
+def test_other_methods_differ_from_no_penalty_by_their_penalty_alone():
     none = parameters(methods.unpenalised(SMALL, SEEDS, steps=STEPS))
     assert same(none, parameters(methods.with_l1(SMALL, SEEDS, 0.0, steps=STEPS)))
     assert not same(none, parameters(methods.with_l1(SMALL, SEEDS, 0.1, steps=STEPS)))
 
 
 @pytest.mark.parametrize(
-    "way", [methods.unpenalised, methods.with_multipliers, methods.winner_take_all]
+    "method", [methods.unpenalised, methods.with_multipliers, methods.winner_take_all]
 )
-def test_other_ways_have_the_recipes_rates(way):
+def test_other_methods_have_the_recipes_rates(method):
     rates, end = [], STEPS * 2 // 7
     hook = register_optimizer_step_pre_hook(
         lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
     )
     try:
-        way(SMALL, SEEDS, steps=STEPS)
+        method(SMALL, SEEDS, steps=STEPS)
     finally:
         hook.remove()
     expected = [1.5e-3 * min(1, (k + 1) / end, (STEPS - k) / end) for k in range(STEPS)]
@@ -149,7 +149,7 @@ def test_other_ways_have_the_recipes_rates(way):
 
 def test_l1_lowers_the_mean_latents():
     def mean(weight):
-        [model] = methods.with_l1(SMALL, [0], weight, steps=60).models
+        [model] = methods.with_l1(SMALL, [0], weight, steps=60)
         return model(SMALL.train).latents.mean().item()
 
     assert mean(1.0) < 0.5 * mean(0.0)
@@ -161,7 +161,7 @@ def test_multipliers_start_as_the_recipe_and_take_its_options():
     assert not same(parameters(slow), parameters(fast))
     start = untrained()
     methods.start_at_frequency_(start, SMALL.train, rho=SMALL.rho)
-    for trained, begun in zip(slow.models, start, strict=True):
+    for trained, begun in zip(slow, start, strict=True):
         near, far = (trained.encoder[-1].weight - other for other in (begun.encoder[-1].weight, 0))
         assert near.norm() < 0.2 * far.norm()  # a few steps from there
 
@@ -191,8 +191,7 @@ def test_winner_take_all_takes_them_in_each_member_of_an_ensemble():
 
 def test_winner_take_all_is_trained_at_the_tasks_rho():
     task = SMALL._replace(rho=0.1)
-    trained = methods.winner_take_all(task, SEEDS, steps=STEPS)
-    row = measured(task, trained)
+    row = measured(task, methods.winner_take_all(task, SEEDS, steps=STEPS))
     assert row["near"] == row["units"] == 8
     assert row["worst"] <= 0.5 / len(task.train) + 1e-6
 

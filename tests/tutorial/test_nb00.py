@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saetools import bernoulli_kl, frequency_penalty, posted_penalty, straight_through_frequency
-from saetools.tutorial.exercises import check_loss, check_triage
+from saetools.tutorial.exercises.nb00 import check_loss, check_triage
 
 
 def unfinished(*_):
@@ -50,17 +50,24 @@ TRIAGE = [
     ("sum over all units", lambda f, rho: triage(f, rho, **{"never on": f == 0})),
     ("got shape (6,)", lambda f, rho: triage(f, rho, **{"near rho": (f > 0.99).sum(0)})),
     ("is not dead", lambda f, rho: triage(f, rho, **{"never on": (f < 0.01).sum()})),
-    ("have the frequency 0, got 0", lambda f, rho: triage(f, rho, **{"never on": (f < 0).sum()})),
+    (
+        "never on for rho = 0.2: expected 2, got 0",
+        lambda f, rho: triage(f, rho, **{"never on": (f < 0).sum()}),
+    ),
     ("not only for all", lambda f, rho: triage(f, rho, **{"always on": (f == 1).sum()})),
-    ("are on for over 99 %", lambda f, rho: triage(f, rho, **{"always on": (f > 0.5).sum()})),
+    (
+        "always on for rho = 0.2: expected 3, got 4",
+        lambda f, rho: triage(f, rho, **{"always on": (f > 0.5).sum()}),
+    ),
     ("to the last digit", lambda f, rho: triage(f, rho, **{"near rho": (f == rho).sum()})),
     ("absolute distance", lambda f, rho: triage(f, rho, **{"near rho": (f - rho < 0.02).sum()})),
     ("use the argument", lambda f, rho: triage(f, 0.2)),
     (
-        "within 0.02 of 0.2, got 3",
+        "near rho for rho = 0.2: expected 2, got 3",
         lambda f, rho: triage(f, rho, **{"near rho": ((f - rho).abs() < 0.11).sum()}),
     ),
-    ("add up to 12, got 19", lambda f, rho: triage(f, rho, elsewhere=f.numel())),
+    ("leave those out", lambda f, rho: triage(f, rho, elsewhere=f.numel())),
+    ("elsewhere for rho = 0.2: expected 5, got 4", lambda f, rho: triage(f, rho, elsewhere=4)),
 ]
 
 
@@ -101,8 +108,11 @@ LOSS = [
     ),
     ("correct.", by_parts),
     ("not answered yet", unfinished),
-    ("got float", lambda o, x, rho, w: (mse(o, x) + w * pull(o, rho)).item()),
-    ("got (20,)", lambda o, x, rho, w: (o.reconstruction - x).square().mean(0)),
+    (
+        "one number, a tensor of shape (), got float",
+        lambda o, x, rho, w: (mse(o, x) + w * pull(o, rho)).item(),
+    ),
+    ("got shape (20,)", lambda o, x, rho, w: (o.reconstruction - x).square().mean(0)),
     ("no gradient at all", lambda o, x, rho, w: (mse(o, x) + w * pull(o, rho)).detach()),
     ("the penalty is missing", lambda o, x, rho, w: mse(o, x)),
     ("the error is missing", lambda o, x, rho, w: w * pull(o, rho)),
@@ -119,7 +129,7 @@ LOSS = [
     ("leave the root out", rooted),
     ("use the argument", lambda o, x, rho, w: mse(o, x) + w * pull(o, 0.2)),
     ("expected ", lambda o, x, rho, w: 7 * mse(o, x)),
-    ("the penalty that you add has none", posted),
+    ("your penalty has none", posted),
     (
         "must see output.pre_activations",
         lambda o, x, rho, w: mse(o, x) + w * frequency_penalty(o.latents, rho=rho),

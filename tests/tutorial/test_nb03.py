@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saetools.tutorial.exercises import check_rectangle_slope, check_straight_through
+from saetools.tutorial.exercises.nb03 import check_rectangle_slope, check_straight_through
 
 
 def hard(z):
@@ -14,7 +14,7 @@ def ramp(z, temperature):
 
 ANSWERS = {
     "correct": lambda z, t: (hard(z) + (ramp(z, t) - ramp(z, t).detach())).mean(-2),
-    "one number a unit": lambda z, t: hard(z).mean(),
+    "one number per unit": lambda z, t: hard(z).mean(),
     "that is the soft count": lambda z, t: ramp(z, t).mean(-2),
     "the value must be the hard count": lambda z, t: z.mean(-2),
     "there is no gradient": lambda z, t: hard(z).mean(-2),
@@ -37,7 +37,7 @@ def test_straight_through_names_the_mistake(says, answer, capsys):
 
 SLOPES = {
     "correct": lambda z, width: (z.abs() < width / 2) / width,
-    "the shape of z": lambda z, width: torch.ones(()),
+    "one number for each z": lambda z, width: torch.ones(()),
     "0 everywhere": lambda z, width: 0 * z,
     "the window is 2 wide": lambda z, width: (z.abs() < width) / (2 * width),
     "the area is 0.1, not 1": lambda z, width: (z.abs() < width / 2).double(),

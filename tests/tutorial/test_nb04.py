@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from saetools import smooth, straight_through_frequency
-from saetools.tutorial.exercises import check_add_one, check_eps_for_push
+from saetools.tutorial.exercises.nb04 import check_add_one, check_eps_for_push
 
 
 def not_answered(*_, **__):
     raise NotImplementedError
 
 
-def verdict(capsys, check, *arguments):
+def printed(capsys, check, *arguments):
     check(*arguments)
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("check", [check_add_one, check_eps_for_push])
 def test_an_exercise_that_is_not_answered_is_no_error(capsys, check):
-    assert "not answered yet" in verdict(capsys, check, not_answered)
+    assert "not answered yet" in printed(capsys, check, not_answered)
 
 
 def on(pre, temperature, scale=1.0):
@@ -70,7 +70,7 @@ def straight_through_clamped(pre, temperature):
     ],
 )
 def test_add_one(capsys, answer, says):
-    assert says in verdict(capsys, check_add_one, answer)
+    assert says in printed(capsys, check_add_one, answer)
 
 
 def exact(push, *, rho):
@@ -104,4 +104,4 @@ def without_squeeze(push, *, rho):
     ],
 )
 def test_eps_for_push(capsys, answer, says):
-    assert says in verdict(capsys, check_eps_for_push, answer)
+    assert says in printed(capsys, check_eps_for_push, answer)

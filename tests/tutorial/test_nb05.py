@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from saetools.tutorial.exercises import check_mixed_share, check_shift_bias
+from saetools.tutorial.exercises.nb05 import check_mixed_share, check_shift_bias
 
 
-def verdict(capsys, check, answer):
+def printed(capsys, check, answer):
     check(answer)
     return capsys.readouterr().out
 
@@ -17,7 +17,7 @@ def not_answered(*_):
 
 @pytest.mark.parametrize("check", [check_shift_bias, check_mixed_share])
 def test_an_exercise_that_is_not_answered_is_no_error(capsys, check):
-    assert "not answered yet" in verdict(capsys, check, not_answered)
+    assert "not answered yet" in printed(capsys, check, not_answered)
 
 
 def quantiles(pre, share):
@@ -56,7 +56,7 @@ def by_the_diagonal(bias, pre, rho):
     ],
 )
 def test_shift_bias(capsys, answer, says):
-    assert says in verdict(capsys, check_shift_bias, answer)
+    assert says in printed(capsys, check_shift_bias, answer)
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_shift_bias(capsys, answer, says):
     ],
 )
 def test_mixed_share(capsys, answer, says):
-    assert says in verdict(capsys, check_mixed_share, answer)
+    assert says in printed(capsys, check_mixed_share, answer)

@@ -1,6 +1,6 @@
 import pytest
 
-from saetools.tutorial.exercises import check_next_price, check_phi
+from saetools.tutorial.exercises.nb06 import check_next_multiplier, check_phi
 
 
 def unfinished(*_):
@@ -21,7 +21,7 @@ PHI = {
     "not answered yet": unfinished,
     "booleans have no mean": lambda a, b: a.mean(),
     "expected one number": lambda a, b: centred(a) * centred(b),
-    "on which they agree": lambda a, b: (a == b).double().mean(),
+    "how often they agree": lambda a, b: (a == b).double().mean(),
     "the sign is lost": lambda a, b: phi(a, b).abs(),
     "the wrong way round": lambda a, b: -phi(a, b),
     "the square of it": lambda a, b: phi(a, b) ** 2,
@@ -29,16 +29,16 @@ PHI = {
     "how often both are on": lambda a, b: (a & b).double().mean(),
     "got 0.123": lambda a, b: 0.123,
 }
-PRICE = {
-    "correct": lambda price, rho_hat, rho, rate: price + rate * (rho_hat - rho),
+MULTIPLIER = {
+    "correct": lambda old, rho_hat, rho, rate: old + rate * (rho_hat - rho),
     "not answered yet": unfinished,
-    "one price a unit": lambda price, rho_hat, rho, rate: 0.0,
-    "not cheaper": lambda price, rho_hat, rho, rate: price - rate * (rho_hat - rho),
-    "the rate is missing": lambda price, rho_hat, rho, rate: price + rho_hat - rho,
-    "the old price is lost": lambda price, rho_hat, rho, rate: rate * (rho_hat - rho),
-    "it grows for ever": lambda price, rho_hat, rho, rate: price + rate * rho_hat,
-    "keep it": lambda price, rho_hat, rho, rate: (price + rate * (rho_hat - rho)).clamp(min=0),
-    "expected [": lambda price, rho_hat, rho, rate: price + 7,
+    "one multiplier per unit, a tensor of shape (3,), got float": lambda *_: 0.0,
+    "not a smaller": lambda old, rho_hat, rho, rate: old - rate * (rho_hat - rho),
+    "the rate is missing": lambda old, rho_hat, rho, rate: old + rho_hat - rho,
+    "the old multiplier is lost": lambda old, rho_hat, rho, rate: rate * (rho_hat - rho),
+    "it grows for ever": lambda old, rho_hat, rho, rate: old + rate * rho_hat,
+    "keep it": lambda old, rho_hat, rho, rate: (old + rate * (rho_hat - rho)).clamp(min=0),
+    "expected [": lambda old, rho_hat, rho, rate: old + 7,
 }
 
 
@@ -48,7 +48,7 @@ def test_each_mistake_about_phi_is_named(says, answer, capsys):
     assert says in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("says", "answer"), PRICE.items(), ids=list(PRICE))
-def test_each_mistake_about_prices_is_named(says, answer, capsys):
-    check_next_price(answer)
+@pytest.mark.parametrize(("says", "answer"), MULTIPLIER.items(), ids=list(MULTIPLIER))
+def test_each_mistake_about_multipliers_is_named(says, answer, capsys):
+    check_next_multiplier(answer)
     assert says in capsys.readouterr().out

@@ -1,12 +1,65 @@
-"""Printing what a check found."""
+"""What the checks share: naming a known mistake, and printing it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
 
 
-def print_verdict(exercise: str, find_mistake: Callable[[], str | None]) -> None:
-    """Print the mistake that was found in the answer to `exercise`, or that it is correct."""
-    try:
-        verdict = find_mistake() or "correct."
-    except NotImplementedError:
-        verdict = "not answered yet."
-    print(f"{exercise}: {verdict}")
+def exercise(number: int) -> Callable[[Callable[P, str | None]], Callable[P, None]]:
+    """Make a check, which prints, of a function that returns the mistake in an answer, or None."""
+
+    def decorate(find_mistake: Callable[P, str | None]) -> Callable[P, None]:
+        @wraps(find_mistake)
+        def check(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                feedback = find_mistake(*args, **kwargs) or "correct."
+            except NotImplementedError:
+                feedback = "not answered yet."
+            except RuntimeError as error:
+                if "mean(): could not infer" not in str(error):
+                    raise
+                feedback = "booleans have no mean: turn them into floats first."
+            print(f"Exercise {number}: {feedback}")
+
+        return check
+
+    return decorate
+
+
+def wrong_shape(got: object, shape: tuple[int, ...], what: str) -> str | None:
+    """The mistake that `got` is no tensor of this shape."""
+    if isinstance(got, Tensor) and got.shape == shape:
+        return None
+    found = f"shape {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
+    return f"expected {what}, a tensor of shape {shape}, got {found}."
+
+
+def known_mistake(
+    got: Tensor | float,
+    mistakes: Mapping[str, Tensor | float],
+    *,
+    rtol: float = 1e-3,
+    atol: float = 1e-6,
+) -> str | None:
+    """The first of the mistakes, each with the value that it leads to, that leads to `got`."""
+    close = (why for why, wrong in mistakes.items() if is_close(got, wrong, rtol=rtol, atol=atol))
+    return next(close, None)
+
+
+def is_close(
+    got: Tensor | float, expected: Tensor | float, *, rtol: float = 1e-5, atol: float = 1e-8
+) -> bool:
+    """`torch.allclose`, for numbers and for tensors of any two dtypes."""
+    got, expected = (torch.as_tensor(value).detach().double() for value in (got, expected))
+    return torch.allclose(got, expected, rtol=rtol, atol=atol)
+
+
+def gradient(value: Tensor, at: Tensor) -> Tensor:
+    """That of the sum of `value`, 0 where no path leads to `at`."""
+    (found,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(at) if found is None else found

@@ -5,100 +5,92 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from saetools.tutorial.exercises.feedback import print_verdict
+from saetools.tutorial.exercises.feedback import exercise, gradient, wrong_shape
 
 
-def check_gradient_verdicts(
+@exercise(1)
+def check_gradient_kinds(
     answer: Callable[[], Mapping[str, str]], candidates: Mapping[str, Callable[[Tensor], Tensor]]
-) -> None:
+) -> str | None:
     """Notebook 02, exercise 1: "none", "zero" or "some" for what each candidate sends back."""
-
-    def truth(candidate: Callable[[Tensor], Tensor]) -> str:
-        pre = torch.linspace(-2, 2, 24).reshape(8, 3).requires_grad_()
-        rho_hat = candidate(pre)
-        if not rho_hat.requires_grad:
-            return "none"
-        (gradient,) = torch.autograd.grad(rho_hat.sum(), pre, allow_unused=True)
-        if gradient is None:
-            return "none"
-        return "some" if gradient.any() else "zero"
-
-    def find_mistake() -> str | None:
-        got = answer()
-        if not isinstance(got, Mapping):
-            return f"expected a dict of verdicts, got {type(got).__name__}."
-        if missing := sorted(set(candidates) - set(got)):
-            return f"no verdict yet on {', '.join(missing)}."
-        for name, candidate in candidates.items():
-            if got[name] not in ("none", "zero", "some"):
-                return f"{name}: the verdict is 'none', 'zero' or 'some', got {got[name]!r}."
-            if got[name] != truth(candidate):
-                return (
-                    f"{name}: not {got[name]!r}. Print its grad_fn, then ask autograd.grad for "
-                    "the gradient at the pre-activations, with allow_unused=True; if that "
-                    "raises, there is no path."
-                )
-        return None
-
-    print_verdict("Exercise 1", find_mistake)
-
-
-def check_kept_inside(answer: Callable[[Tensor], Tensor]) -> None:
-    """Notebook 02, exercise 2: rho_hat moved into [0.001, 0.999] without losing its gradient."""
-
-    def find_mistake() -> str | None:
-        rho_hat = torch.tensor([0.0, 0.0005, 0.2, 0.7, 0.9995, 1.0], dtype=torch.float64)
-        leaf = rho_hat.clone().requires_grad_()
-        got = answer(leaf * 1)
-        if not isinstance(got, Tensor) or got.shape != rho_hat.shape:
-            return "expected a tensor of the shape of rho_hat."
-        values = got.detach()
-        if not ((values > 0.0009) & (values < 0.9991)).all():
-            return f"every value must lie in [0.001, 0.999], got {values.tolist()}."
-        if (values - rho_hat).abs().max() > 0.0015:
-            return f"no value may move by more than about 0.001, got {values.tolist()}."
-        if not got.requires_grad:
-            return "the result has no grad_fn: the whole gradient is cut."
-        (gradient,) = torch.autograd.grad(got.sum(), leaf, allow_unused=True)
-        if gradient is None or not gradient.any():
-            return "no gradient arrives at rho_hat at all."
-        if not torch.isfinite(gradient).all():
-            return f"the gradient is not finite: {gradient.tolist()}."
-        if not gradient[[0, -1]].all():
+    got = answer()
+    if not isinstance(got, Mapping):
+        return f"expected a dict, candidate -> kind, got {type(got).__name__}."
+    if missing := sorted(set(candidates) - set(got)):
+        return f"no answer yet on {', '.join(missing)}."
+    for name, candidate in candidates.items():
+        if got[name] not in ("none", "zero", "some"):
+            return f"{name}: the answer is 'none', 'zero' or 'some', got {got[name]!r}."
+        if got[name] != _gradient_kind(candidate):
             return (
-                "at 0 and 1 the gradient is 0: a unit that is dead, or always on, would stay so. "
-                "Overwriting, torch.where and torch.clamp all do this."
+                f"{name}: not {got[name]!r}. Print its grad_fn, then ask autograd.grad for "
+                "the gradient at the pre-activations, with allow_unused=True; if that "
+                "raises, there is no path."
             )
-        if not gradient.all() or (gradient < 0).any():
-            return f"the gradient must be positive everywhere, got {gradient.tolist()}."
-        return None
-
-    print_verdict("Exercise 2", find_mistake)
+    return None
 
 
+def _gradient_kind(candidate: Callable[[Tensor], Tensor]) -> str:
+    pre = torch.linspace(-2, 2, 24).reshape(8, 3).requires_grad_()
+    rho_hat = candidate(pre)
+    if not rho_hat.requires_grad:
+        return "none"
+    (found,) = torch.autograd.grad(rho_hat.sum(), pre, allow_unused=True)
+    if found is None:
+        return "none"
+    return "some" if found.any() else "zero"
+
+
+@exercise(2)
+def check_kept_inside(answer: Callable[[Tensor], Tensor]) -> str | None:
+    """Notebook 02, exercise 2: rho_hat moved into [0.001, 0.999] without losing its gradient."""
+    rho_hat = torch.tensor([0.0, 0.0005, 0.2, 0.7, 0.9995, 1.0], dtype=torch.float64)
+    leaf = rho_hat.clone().requires_grad_()
+    got = answer(leaf * 1)
+    if mistake := wrong_shape(got, (6,), "one number per unit"):
+        return mistake
+    values = got.detach()
+    if not ((values > 0.0009) & (values < 0.9991)).all():
+        return f"every value must lie in [0.001, 0.999], got {values.tolist()}."
+    if (values - rho_hat).abs().max() > 0.0015:
+        return f"no value may move by more than about 0.001, got {values.tolist()}."
+    if not got.requires_grad:
+        return "the result has no grad_fn: the whole gradient is cut."
+    pull = gradient(got, leaf)
+    if not pull.any():
+        return "no gradient arrives at rho_hat at all."
+    if not pull.isfinite().all():
+        return f"the gradient is not finite: {pull.tolist()}."
+    if not pull[[0, -1]].all():
+        return (
+            "at 0 and 1 the gradient is 0: a unit that is dead, or always on, would stay so. "
+            "Overwriting, torch.where and torch.clamp all do this."
+        )
+    if not (pull > 0).all():
+        return f"the gradient must be positive everywhere, got {pull.tolist()}."
+    return None
+
+
+@exercise(3)
 def check_planted_faults(
     answer: Callable[[], Mapping[str, str]], planted: Callable[[], Tensor]
-) -> None:
+) -> str | None:
     """Notebook 02, exercise 3: the operation behind each kind of fault in the loss `planted()`."""
+    from saetools.gradients import trace_gradients  # only this check needs the tracer
 
-    def find_mistake() -> str | None:
-        from saetools.gradients import trace_gradients  # only this check needs the tracer
-
-        got = answer()
-        if not isinstance(got, Mapping):
-            return f"expected a dict, kind -> operation, got {type(got).__name__}."
-        with trace_gradients() as trace:
-            planted().backward()
-        for finding in trace.findings:
-            if finding.kind not in got:
-                return f"there is a fault of the kind {finding.kind!r} as well."
-            if got[finding.kind] != finding.op:
-                return (
-                    f"{finding.kind}: not {got[finding.kind]!r}. Trace it with the backward pass "
-                    "inside the block, and give the full name that is printed after 'at'."
-                )
-        if surplus := sorted(set(got) - {finding.kind for finding in trace.findings}):
-            return f"there is no fault of the kind {surplus[0]!r}."
-        return None
-
-    print_verdict("Exercise 3", find_mistake)
+    got = answer()
+    if not isinstance(got, Mapping):
+        return f"expected a dict, kind -> operation, got {type(got).__name__}."
+    with trace_gradients() as trace:
+        planted().backward()
+    for finding in trace.findings:
+        if finding.kind not in got:
+            return f"there is a fault of the kind {finding.kind!r} as well."
+        if got[finding.kind] != finding.op:
+            return (
+                f"{finding.kind}: not {got[finding.kind]!r}. Trace it with the backward pass "
+                "inside the block, and give the full name that is printed after 'at'."
+            )
+    if surplus := sorted(set(got) - {finding.kind for finding in trace.findings}):
+        return f"there is no fault of the kind {surplus[0]!r}."
+    return None

@@ -1,11 +1,11 @@
-"""The grid behind notebook 06: every way of training, over 16 seeds, on two tasks.
+"""The grid behind notebook 06: every method, over 16 seeds, on two tasks.
 
-python benchmarks/verdict.py [SEEDS] [--only GROUP]
+python benchmarks/comparison.py [SEEDS] [--only GROUP]
 
-Two processes of one thread each. Writes results/verdict.csv, one row a way, with the columns of
-`saetools.tutorial.comparison.measured`, and results/verdict.md, which says what it was measured
-with. The notebook shows the rows and trains some of them again. With --only, the other groups'
-rows stay as they are.
+Two processes of one thread each. Writes results/comparison.csv, one row per method, with the
+columns of `saetools.tutorial.comparison.measured`, and results/comparison.md, which says what it
+was measured with. The notebook shows the rows and trains some of them again. With --only, the
+other groups' rows stay as they are.
 """
 
 import argparse
@@ -21,23 +21,24 @@ import torch
 from _report import RESULTS, machine
 
 from saetools.data import sparse_mixture
-from saetools.tutorial.comparison import Task, Trained, measured, read_grid, tasks
+from saetools.training.models import SparseAutoencoder
+from saetools.tutorial.comparison import Task, measured, read_grid, tasks
 from saetools.tutorial.methods import (
     FIXES,
     STEPS,
-    ablated,
-    recipe,
+    recommended,
     unpenalised,
     winner_take_all,
+    with_fixes,
     with_l1,
     with_multipliers,
 )
 
-FILE = RESULTS / "verdict.csv"
+FILE = RESULTS / "comparison.csv"
 RHOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 L1_WEIGHTS = (3e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)
-Way = Callable[[Task, Sequence[int]], Trained]
-Entry = tuple[str, str, Task, Way, int]  # group, way, task, how, seeds
+Method = Callable[[Task, Sequence[int]], list[SparseAutoencoder]]
+Entry = tuple[str, str, Task, Method, int]  # group, its name there, task, method, seeds
 
 
 def without(fix: str) -> list[str]:
@@ -50,74 +51,76 @@ def entries(seeds: int) -> list[Entry]:
     found: list[Entry] = []
     both = tasks()
     for task in both.values():
-        found.append(("recipe", "recipe, 64 seeds", task, recipe, 4 * seeds))
-        found += [("ablation", name, task, way, seeds) for name, way in ablation().items()]
+        found.append(("recipe", "recipe, 64 seeds", task, recommended, 4 * seeds))
+        found += [("ablation", name, task, method, seeds) for name, method in ablation().items()]
         for rho in RHOS:
             asked = task._replace(rho=rho)
-            found.append(("rho", "recipe", asked, recipe, seeds))
+            found.append(("rho", "recipe", asked, recommended, seeds))
             found.append(("rho", "winner-take-all", asked, winner_take_all, seeds))
             found.append(("rho", "multipliers", asked, with_multipliers, seeds))
         for weight in L1_WEIGHTS:
             found.append(("l1", f"{weight:g}", task, partial(with_l1, weight=weight), seeds))
     for task in both.values():
         for weight in (0.05, 0.5, 1.0):
-            found.append(("weight", f"{weight:g}", task, partial(recipe, weight=weight), seeds))
+            found.append(
+                ("weight", f"{weight:g}", task, partial(recommended, weight=weight), seeds)
+            )
         for lr in (5e-4, 3e-3, 1e-2):
-            found.append(("rate", f"{lr:g}", task, partial(recipe, lr=lr), seeds))
+            found.append(("rate", f"{lr:g}", task, partial(recommended, lr=lr), seeds))
         for damping in (0.1, 1.0):
-            way = partial(with_multipliers, damping=damping)
-            found.append(("multipliers", f"damping {damping:g}", task, way, seeds))
-            held = partial(way, hold=True)
+            method = partial(with_multipliers, damping=damping)
+            found.append(("multipliers", f"damping {damping:g}", task, method, seeds))
+            held = partial(method, hold=True)
             found.append(("multipliers", f"damping {damping:g}, held", task, held, seeds))
     for seed in range(17, 25):  # of which none served to choose a setting
         mixture = sparse_mixture(seed=seed)
         drawn = both["mixture"]._replace(
             train=mixture.train, test=mixture.test, test_factors=mixture.test_factors
         )
-        found.append(("mixtures", f"seed {seed}", drawn, recipe, seeds))
-        fast = partial(recipe, lr=3e-3)
+        found.append(("mixtures", f"seed {seed}", drawn, recommended, seeds))
+        fast = partial(recommended, lr=3e-3)
         found.append(("mixtures, rate 0.003", f"seed {seed}", drawn, fast, seeds))
     days = both["days"]
     for units in (8, 16, 32, 64):
-        way = partial(recipe, sizes=(20, 80, 40, units), skewed=units <= 16)
-        found.append(("units", str(units), days, way, seeds))
+        method = partial(recommended, sizes=(20, 80, 40, units), skewed=units <= 16)
+        found.append(("units", str(units), days, method, seeds))
     for batch in (32, 64, 256, 512, 1024):
-        found.append(("batch", str(batch), days, partial(recipe, batch_size=batch), seeds))
+        found.append(("batch", str(batch), days, partial(recommended, batch_size=batch), seeds))
     for steps in (1000, 7000):
-        found.append(("steps", str(steps), days, partial(recipe, steps=steps), seeds))
+        found.append(("steps", str(steps), days, partial(recommended, steps=steps), seeds))
     return found
 
 
-def ablation() -> dict[str, Way]:
+def ablation() -> dict[str, Method]:
     """The post's training, each fix alone, each left out, all of them, and two half measures."""
-    ways: dict[str, Way] = {"as posted": partial(ablated, fixes=[])}
-    ways |= {f"only {fix}": partial(ablated, fixes=[fix]) for fix in FIXES}
-    ways |= {f"all but {fix}": partial(ablated, fixes=without(fix)) for fix in FIXES}
-    ways["all"] = partial(ablated, fixes=FIXES)
-    ways["soft count, not straight-through"] = partial(
-        ablated, fixes=without("straight-through"), count="soft"
+    methods: dict[str, Method] = {"as posted": partial(with_fixes, fixes=[])}
+    methods |= {f"only {fix}": partial(with_fixes, fixes=[fix]) for fix in FIXES}
+    methods |= {f"all but {fix}": partial(with_fixes, fixes=without(fix)) for fix in FIXES}
+    methods["all"] = partial(with_fixes, fixes=FIXES)
+    methods["soft count, not straight-through"] = partial(
+        with_fixes, fixes=without("straight-through"), count="soft"
     )
-    ways["clamp, not smoothing"] = partial(ablated, fixes=without("smoothing"), ends="clamp")
-    ways["soft count and clamp, default start"] = partial(
-        ablated, fixes=["sigmoid output"], count="soft", ends="clamp"
+    methods["clamp, not smoothing"] = partial(with_fixes, fixes=without("smoothing"), ends="clamp")
+    methods["soft count and clamp, default start"] = partial(
+        with_fixes, fixes=["sigmoid output"], count="soft", ends="clamp"
     )
     start = {"start from data", "skewed directions"}
-    ways["default start"] = partial(ablated, fixes=[fix for fix in FIXES if fix not in start])
-    ways["no penalty"] = unpenalised
-    return ways
+    methods["default start"] = partial(with_fixes, fixes=[fix for fix in FIXES if fix not in start])
+    methods["no penalty"] = unpenalised
+    return methods
 
 
 def run(entry: Entry) -> dict[str, Any]:
     """Train and measure one row."""
     torch.set_num_threads(1)
-    group, name, task, way, seeds = entry
+    group, name, task, method, seeds = entry
     start = time.perf_counter()
-    row = measured(task, way(task, range(seeds)))
+    row = measured(task, method(task, range(seeds)))
     print(
         f"{group}, {name}, {task.name}, {task.rho:g}: {time.perf_counter() - start:.0f} s",
         flush=True,
     )
-    return {"group": group, "way": name, "task": task.name, "rho": task.rho} | row
+    return {"group": group, "method": name, "task": task.name, "rho": task.rho} | row
 
 
 def main(seeds: int, only: str | None) -> None:
@@ -132,9 +135,9 @@ def main(seeds: int, only: str | None) -> None:
     where = machine(torch.device("cpu"))
     FILE.with_suffix(".md").write_text(
         "# The grid behind notebook 06\n\n"
-        f"`python benchmarks/verdict.py` on {where} in each of two processes: verdict.csv, one row "
-        f"a way, {seeds} seeds where the column `models` says nothing else, {STEPS} steps of 128 "
-        "rows where the way says nothing else. The columns are those of "
+        f"`python benchmarks/comparison.py` on {where} in each of two processes: comparison.csv, "
+        f"one row per method, {seeds} seeds where the column `models` says nothing else, {STEPS} "
+        "steps of 128 rows where the method says nothing else. The columns are those of "
         "`saetools.tutorial.comparison.measured`.\n",
         encoding="utf-8",
     )
