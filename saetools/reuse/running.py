@@ -35,9 +35,7 @@ class RunningFrequency:
     """
 
     def __init__(self, *, decay: float = 0.9, group: "dist.ProcessGroup | None" = None) -> None:
-        if check_number("decay", decay, minimum=0) >= 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay = check_number("decay", decay, minimum=0, below=1)
         self.group = group
         self.totals: Tensor | None = None  # (units + 1,), decayed: active rows, and rows
 
