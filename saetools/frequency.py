@@ -1,7 +1,7 @@
 """How often a unit is active: the hard count, and estimates of it that carry a gradient.
 
-Every estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's
-kernel. A public function checks its arguments and calls one of the formulas at the end.
+Each estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
+A public function checks its arguments, and calls one of the formulas at the end.
 """
 
 import math
@@ -19,12 +19,7 @@ BatchMean = Callable[[Tensor, int], Tensor]  # (mean of a part, its rows) -> mea
 
 
 def tanh_step(u: Tensor) -> Tensor:
-    """(1 + tanh(u)) / 2, which is sigmoid(2 u): the sigmoid at half the temperature.
-
-    Example:
-        >>> tanh_step(torch.zeros(1))
-        tensor([0.5000])
-    """
+    """(1 + tanh(u)) / 2, which is sigmoid(2 u): the sigmoid at half the temperature."""
     return (1 + torch.tanh(u)) / 2
 
 
@@ -39,12 +34,7 @@ def rectangle_step(u: Tensor) -> Tensor:
 
 
 def gaussian_step(u: Tensor) -> Tensor:
-    """Its slope is the Gaussian kernel, the density of the standard normal distribution.
-
-    Example:
-        >>> gaussian_step(torch.zeros(1))
-        tensor([0.5000])
-    """
+    """Its slope is the Gaussian kernel, the density of the standard normal distribution."""
     return torch.erfc(u * -math.sqrt(0.5)) / 2
 
 
@@ -54,14 +44,13 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
     The hard count, the one that is reported. It carries no gradient: a comparison has none.
 
     Args:
-        pre_activations: (..., B, L). Latents behind a ReLU give the same count.
+        pre_activations: (..., B, L); latents behind a ReLU give the same count.
         dim: the dim or dims to average over, the batch by default.
 
     Returns:
-        (..., L) in [0, 1], float32 or better, without a gradient. NaN counts as not active.
+        (..., L) in [0, 1], float32 or better. NaN counts as not active.
 
     Example:
-        >>> import torch
         >>> activation_frequency(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
         tensor([1.0000, 0.5000])
     """
@@ -83,8 +72,8 @@ def soft_frequency(
 
     Args:
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
-        temperature: > 0, in the units of z; a tensor is broadcast against z, for instance
-            (N, 1, 1) for one temperature per member of an ensemble.
+        temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
+            one per member of an ensemble.
         step: a soft step, applied elementwise.
         dim: the dim or dims to average over, the batch by default.
 
@@ -110,15 +99,8 @@ def straight_through_frequency(
 ) -> Tensor:
     """The hard count, with the gradient of `soft_frequency` in place of its own, which is 0.
 
-    Args:
-        pre_activations: (..., B, L), before the ReLU.
-        temperature: as for `soft_frequency`; it decides how near to 0 a pre-activation must be
-            to be pulled.
-        step: a soft step, applied elementwise.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], equal to activation_frequency, float32 or better. NaN gives NaN.
+    Arguments are those of `soft_frequency`, the result is that of `activation_frequency`, but that
+    NaN gives NaN. The temperature decides how near to 0 a pre-activation must be to be pulled.
 
     Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
 
@@ -142,16 +124,9 @@ def frequency_in_parts(
     dim: Dims = -2,
     batch_mean: BatchMean | None,
 ) -> Tensor:
-    """`straight_through_frequency` of the whole batch, of which these rows are a part.
+    """`straight_through_frequency` of the whole batch, of which these rows, 0 or more, are a part.
 
-    Args:
-        pre_activations: (..., B, L), before the ReLU; with a `batch_mean`, B may be 0.
-        temperature: as for `soft_frequency`.
-        dim: the dim or dims to average over, the batch by default.
-        batch_mean: as for `frequency_penalty`; None where these rows are the whole batch.
-
-    Returns:
-        What `batch_mean` makes of (..., L).
+    `batch_mean` is as for `frequency_penalty`; None where these rows are the whole batch.
 
     Example:
         >>> z = torch.tensor([[1.0], [-1.0]])
@@ -172,7 +147,7 @@ def step_frequency(
     threshold: float | Tensor = 0.0,
     dim: Dims = -2,
 ) -> Tensor:
-    """The share of rows above a threshold, with a kernel of some bandwidth as its gradient.
+    """The hard share of rows above a threshold, with a kernel of some bandwidth as its gradient.
 
     The derivative by the threshold is -K((z - threshold) / bandwidth) / bandwidth, averaged
     over the rows, where K is the slope of `step`: an unbiased estimate of the derivative of
@@ -183,10 +158,7 @@ def step_frequency(
         bandwidth: > 0, in the units of z; a tensor is broadcast against z.
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], the hard share, float32 or better.
+        dim: as for `soft_frequency`, and so is the shape of the result.
 
     Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
@@ -228,11 +200,9 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     eps = 1 / (B + 2) it is Laplace's add-one count of B rows, (active + 1) / (B + 2).
 
     Args:
-        rho_hat: frequencies in [0, 1], any shape.
+        rho_hat: frequencies in [0, 1], any shape; the result is float32 or better, as 1 - 1e-3
+            would be 1 again in bfloat16.
         eps: > 0 and < 0.5; it sets the largest push: the KL's slope at 0 is near -rho / eps.
-
-    Returns:
-        The shape of rho_hat, float32 or better: in bfloat16, 1 - 1e-3 would be 1 again.
 
     Example:
         >>> smooth(torch.tensor([0.0, 0.5, 1.0]), 0.01)

@@ -31,12 +31,8 @@ def target_frequency_(
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
         tolerance: how far from rho the reached share may be, in (0, 1).
 
-    Returns:
-        bias.
-
     Raises:
-        ValueError: if a unit cannot reach rho within the tolerance: it is constant, tied, or
-            there are too few rows.
+        ValueError: if a unit is constant or tied, or rows are too few to come as near to rho.
 
     Source: the quantile of the data as a bias, as in Anthropic's January 2025 update on
     dictionary learning.
@@ -98,13 +94,7 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
-        pre_activations: (B, L), what `layer` returns, on many rows.
-
-    Returns:
-        layer.
-
-    Raises:
-        ValueError: if a unit does not vary over the rows.
+        pre_activations: (B, L), what `layer` returns, on many rows, over which each unit varies.
 
     Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422, there for a whole layer at a time.
 
@@ -172,13 +162,7 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
             bias the units keep the mean that the rows give them.
-        inputs: (B, D), what the layer is given, on many rows.
-
-    Returns:
-        layer.
-
-    Raises:
-        ValueError: if inputs vary in fewer than L directions.
+        inputs: (B, D), what the layer is given, on many rows; they vary in L directions or more.
 
     Source: Hyvärinen and Oja 2000, Independent component analysis: algorithms and applications.
 

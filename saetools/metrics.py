@@ -6,9 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saetools.data.checks import check_finite, check_like, check_number, check_tensor
+from saetools.data.checks import check_finite, check_like, check_number, check_rows, check_tensor
 from saetools.frequency import activation_frequency
-from saetools.reuse.distributed import count_ranks
 
 
 @torch.no_grad()
@@ -22,13 +21,7 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
         x: (B, D) or (..., B, D), at least two rows that differ.
 
     Returns:
-        (...), one value for each leading index, a scalar tensor where there is none; float32 or
-        better.
-
-    Raises:
-        TypeError: if either is not a floating tensor.
-        ValueError: if the shapes do not match, a value is not finite, x does not vary, or the
-            squares of values overflow or vanish.
+        (...), float32 or better; an error where it would not be finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -43,7 +36,7 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
             f"reconstruction must have the shape of x, {tuple(x.shape)}, "
             f"got {tuple(reconstruction.shape)}"
         )
-    if (x == x[..., :1, :]).all(-1).all(-1).any():
+    if (x == x[..., :1, :]).flatten(-2).all(-1).any():
         raise ValueError("x must vary: all of its rows are equal, so there is nothing to explain")
     exact = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
     x, reconstruction = x.to(exact), reconstruction.to(exact)
@@ -59,16 +52,7 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def l0(pre_activations: Tensor) -> Tensor:
-    """Mean number of active units per row.
-
-    Args:
-        pre_activations: (..., B, L); a unit is active where it is > 0.
-
-    Returns:
-        (...), in [0, L]. NaN counts as not active.
-
-    Raises:
-        TypeError, ValueError: as activation_frequency does.
+    """Mean number of active units per row, (...), of pre_activations (..., B, L).
 
     Example:
         >>> l0(torch.tensor([[1.0, -1.0], [2.0, 3.0]])).item()
@@ -79,16 +63,7 @@ def l0(pre_activations: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dead_latents(rho_hat: Tensor) -> Tensor:
-    """Which units are never active on the data behind `rho_hat`.
-
-    Args:
-        rho_hat: activation frequencies (..., L) in [0, 1].
-
-    Returns:
-        (..., L), bool.
-
-    Raises:
-        TypeError, ValueError: if rho_hat is not a floating tensor with at least one dim.
+    """Which units are never active, (..., L) bool, by their frequencies rho_hat (..., L).
 
     Example:
         >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
@@ -99,32 +74,24 @@ def dead_latents(rho_hat: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
-    """Which units are active on more than a share `above` of the data behind `rho_hat`.
+    """Which units are active on more than a share `above` of the rows, (..., L) bool.
 
     Args:
         rho_hat: activation frequencies (..., L) in [0, 1].
         above: the share, in [0, 1), beyond which a unit tells nothing by being active.
 
-    Returns:
-        (..., L), bool.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
-
     Example:
         >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
         tensor([False, False,  True])
     """
-    if not 0 <= check_number("above", above) < 1:
-        raise ValueError(f"above must lie in [0, 1), got {above}")
+    check_number("above", above, minimum=0, below=1)
     return check_tensor("rho_hat", rho_hat, dims=1) > above
 
 
 class FrequencyMeter:
     """The activation frequency of each unit over data that comes in pieces.
 
-    It counts rows, so pieces of unequal size weigh by what they hold. Counts are integers, and
-    exact; those of several meters, in one process or many, are added.
+    It counts rows, in integers, so that pieces of unequal size weigh by what they hold.
 
     Example:
         >>> meter = FrequencyMeter()
@@ -140,76 +107,47 @@ class FrequencyMeter:
 
     @torch.no_grad()
     def update(self, pre_activations: Tensor) -> None:
-        """Count the rows of `pre_activations`, (..., B, L).
-
-        Raises:
-            TypeError: if it is not a floating tensor.
-            ValueError: if it is empty, is not finite, or its shape but for B has changed.
-        """
+        """Count the rows of `pre_activations`, (..., B, L), finite."""
         check_finite("pre_activations", check_tensor("pre_activations", pre_activations, dims=2))
         self._add("pre_activations", (pre_activations > 0).sum(-2), pre_activations.shape[-2])
-
-    def merge(self, other: "FrequencyMeter") -> None:
-        """Add what `other` has counted; it stays as it is.
-
-        Raises:
-            TypeError: if it is not a FrequencyMeter.
-            ValueError: if it has counted other units.
-        """
-        if not isinstance(other, FrequencyMeter):
-            raise TypeError(f"other must be a FrequencyMeter, got {type(other).__name__}")
-        if other.active is not None:
-            self._add("other", other.active, other.rows)
 
     def over_ranks(self, group: "dist.ProcessGroup | None" = None) -> "FrequencyMeter":
         """A new meter with what the meters of all processes have counted, the same on each.
 
-        This one stays as it is, so that it may go on and be asked again. Every process of the
-        group makes the call, one that has counted nothing as well. Without torch.distributed,
-        or before it is initialised, the new meter is a copy.
-
-        Args:
-            group: the processes, by default all of them.
-
-        Raises:
-            ValueError: if the processes have counted different units, or this one is not in
-                group.
+        Every process of the group makes the call, one that has counted nothing as well. Without
+        torch.distributed, or before it is initialised, it is a copy.
         """
-        counts = [(self.active, self.rows)]
-        if (ranks := count_ranks(group)) > 1:
-            # As objects, as a process that has counted nothing does not know the units' shape.
-            mine = None if self.active is None else self.active.tolist()
-            counts = [(None, 0)] * ranks
+        several = dist.is_available() and dist.is_initialized()
+        ranks = dist.get_world_size(group) if several else 1
+        if ranks < 1:
+            raise ValueError("group must hold this process, got one that does not")
+        counts = [(self.active, self.rows)] * ranks
+        if ranks > 1:  # as objects: one that has counted nothing does not know the units' shape
+            mine = None if self.active is None else self.active.cpu()
             dist.all_gather_object(counts, (mine, self.rows), group=group)
-        merged = FrequencyMeter()
+        pooled = FrequencyMeter()
         for active, rows in counts:
             if active is not None:
-                device = None if self.active is None else self.active.device
-                merged._add("group", torch.as_tensor(active, device=device), rows)
-        return merged
+                like = active if self.active is None else self.active
+                pooled._add("group", active.to(like.device), rows)
+        return pooled
 
     def _add(self, name: str, active: Tensor, rows: int) -> None:
         if self.active is not None and self.active.shape != active.shape:
-            raise ValueError(
-                f"{name} must keep the units of the first update, "
-                f"{tuple(self.active.shape)}, got {tuple(active.shape)}"
-            )
+            shapes = f"{tuple(self.active.shape)}, got {tuple(active.shape)}"
+            raise ValueError(f"{name} must keep the units of the first update, {shapes}")
         self.active = active if self.active is None else self.active + active.to(self.active.device)
         self.rows += rows
 
     def compute(self) -> Tensor:
-        """Frequencies (..., L) in [0, 1].
-
-        Raises:
-            RuntimeError: if nothing was counted yet.
-        """
+        """Frequencies (..., L) in [0, 1]; a RuntimeError before the first update."""
         if self.active is None:
             raise RuntimeError("FrequencyMeter.compute() needs at least one update() before it")
         return self.active / self.rows
 
 
 class Evaluation(NamedTuple):
-    """How a model does on one set of rows."""
+    """How a model does on one set of rows: its FVU, and each unit's hard frequency."""
 
     fvu: float
     frequency: Tensor  # (L,)
@@ -222,23 +160,15 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     The model is in evaluation mode meanwhile (no dropout), and as it was afterwards.
 
     Args:
-        model: returns an `Output` for x.
+        model: what it returns for x has `reconstruction` and `pre_activations`, as `Output` does.
         x: (B, D), at least two rows that differ, on the model's device.
-
-    Returns:
-        Evaluation(fvu, frequency (L,)).
-
-    Raises:
-        TypeError, ValueError: if x is not as above, or what the model returns is not finite.
 
     Example:
         >>> from saetools import SparseAutoencoder
         >>> evaluate(SparseAutoencoder(seed=0), torch.rand(50, 20)).frequency.shape
         torch.Size([4])
     """
-    check_finite("x", check_like("x", check_tensor("x", x, dims=2, rows=2), model))
-    if x.ndim != 2:
-        raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
+    check_finite("x", check_like("x", check_rows("x", x, least=2), model))
     modes = [(module, module.training) for module in model.modules()]
     try:
         output = model.eval()(x)
@@ -246,9 +176,8 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
         for module, training in modes:
             module.training = training
     check_finite("the model's pre_activations", output.pre_activations)
-    return Evaluation(
-        fvu(output.reconstruction, x).item(), activation_frequency(output.pre_activations)
-    )
+    frequency = activation_frequency(output.pre_activations)
+    return Evaluation(fvu(output.reconstruction, x).item(), frequency)
 
 
 class Match(NamedTuple):
@@ -264,6 +193,8 @@ class Match(NamedTuple):
 def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
     """Correlation between "the unit is active" and "the factor is on", for each pair.
 
+    The phi coefficient, Pearson's correlation of two binary variables.
+
     Args:
         pre_activations: (B, L); a unit is active where it is > 0.
         factors: (B, K), for the same rows; a factor is on where it is > 0.
@@ -271,25 +202,17 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
     Returns:
         (L, K) in [-1, 1], float64 on the CPU; 0 for a unit or a factor that is always or never on.
 
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
-
-    Source: the phi coefficient, Pearson's correlation of two binary variables.
-
     Example:
         >>> z = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
         >>> factors = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
         >>> phi_coefficients(z, factors).tolist()
         [[1.0, 0.0]]
     """
-    for name, value in (("pre_activations", pre_activations), ("factors", factors)):
-        if check_finite(name, check_tensor(name, value, dims=2)).ndim != 2:
-            raise ValueError(f"{name} must have 2 dims, got shape {tuple(value.shape)}")
+    check_finite("pre_activations", check_rows("pre_activations", pre_activations))
+    check_finite("factors", check_rows("factors", factors))
     if len(pre_activations) != len(factors):
-        raise ValueError(
-            f"factors must have the rows of pre_activations, {len(pre_activations)}, "
-            f"got {len(factors)}"
-        )
+        counts = f"{len(pre_activations)}, got {len(factors)}"
+        raise ValueError(f"factors must have the rows of pre_activations, {counts}")
     active, on = ((value > 0).to("cpu", torch.float64) for value in (pre_activations, factors))
     active, on = active - active.mean(0), on - on.mean(0)
     scale = active.norm(dim=0)[:, None] * on.norm(dim=0)
@@ -297,19 +220,9 @@ def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
 
 
 def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
-    """Pair units with factors, one to one, so that the mean phi coefficient is largest.
+    """Pair units with factors, one to one, so that the mean of `phi_coefficients` is largest.
 
-    Args:
-        pre_activations: as for `phi_coefficients`.
-        factors: as for `phi_coefficients`.
-
-    Returns:
-        Match.
-
-    Raises:
-        TypeError, ValueError: as `phi_coefficients` does.
-
-    Source: the Hungarian method, through scipy.optimize.linear_sum_assignment.
+    By the Hungarian method, scipy.optimize.linear_sum_assignment.
 
     Example:
         >>> factors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
@@ -320,7 +233,6 @@ def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
     from scipy.optimize import linear_sum_assignment  # optional: the rest does without SciPy
 
     phi = phi_coefficients(pre_activations, factors)
-    units, paired = (
-        torch.as_tensor(index) for index in linear_sum_assignment(phi.numpy(), maximize=True)
-    )
+    pairs = linear_sum_assignment(phi.numpy(), maximize=True)
+    units, paired = map(torch.as_tensor, pairs)
     return Match(phi[units, paired].mean().item(), units, paired, phi)

@@ -67,42 +67,22 @@ def frequency_penalty(
         check_number("eps", eps, above=0, below=0.5),
         dims,
     )
-    if batch_mean is None and _is_plain(z, *settings):
-        penalty: Tensor = _OneNode.apply(z, settings)
+    if batch_mean is None and _one_node_will_do(z, settings):
+        penalty: Tensor = _OneNode.apply(z, settings)  # type: ignore[no-untyped-call]
         return penalty
-    return _composed(z, *settings, batch_mean)
+    return _composed(z, settings, batch_mean)
 
 
-# rho, weight, temperature, eps and dims, checked
+# rho, weight, temperature, eps and the dims to count over, checked.
 _Settings = tuple[Tensor, float | Tensor, float | Tensor, float, tuple[int, ...]]
 
 
-def _composed(
-    z: Tensor,
-    rho: Tensor,
-    weight: float | Tensor,
-    temperature: float | Tensor,
-    eps: float,
-    dims: tuple[int, ...],
-    batch_mean: BatchMean | None = None,
-) -> Tensor:
+def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = None) -> Tensor:
+    rho, weight, temperature, eps, dims = settings
     rho_hat = straight_through(z, temperature, dim=dims)
     if batch_mean is not None:
         rho_hat = batch_mean(rho_hat, z.numel() // rho_hat.numel())
     return (weight * _kl(squeeze(rho_hat, eps), rho)).sum(-1)
-
-
-def _is_plain(z: Tensor, *settings: object) -> bool:
-    """Whether a backward pass to z is all that can be asked for, and no transform looks on."""
-    rho, weight, temperature, *_ = settings
-    return (
-        not torch.compiler.is_compiling()
-        and type(z) in (Tensor, nn.Parameter)
-        and not isinstance(temperature, Tensor)
-        and not any(isinstance(each, Tensor) and each.requires_grad for each in (rho, weight))
-        and not _is_transformed(z)
-        and forward_ad._current_level < 0
-    )
 
 
 class _OneNode(torch.autograd.Function):
@@ -123,12 +103,12 @@ class _OneNode(torch.autograd.Function):
         differentiable = torch.is_grad_enabled()
         if differentiable or _is_transformed(gradient):
             with torch.enable_grad():
-                penalty = _composed(z, *ctx.settings)
+                penalty = _composed(z, ctx.settings)
             by_z = torch.autograd.grad(penalty, z, gradient, create_graph=differentiable)
             return by_z[0], None
         _, _, temperature, _, dims = ctx.settings
         share = gradient.unsqueeze(-1) * slope
-        if share.shape != ctx.units:  # a setting has more dims than the units
+        if share.shape != ctx.units:  # rho or weight has more dims than the units
             share = share.sum_to_size(ctx.units)
         for dim in sorted(d % z.ndim for d in dims):
             share = share.unsqueeze(dim)
@@ -136,8 +116,21 @@ class _OneNode(torch.autograd.Function):
         return torch.ops.aten.sigmoid_backward.grad_input(share, soft, grad_input=soft), None
 
 
+def _one_node_will_do(z: Tensor, settings: _Settings) -> bool:
+    rho, weight, temperature, *_ = settings
+    learned = rho.requires_grad or (isinstance(weight, Tensor) and weight.requires_grad)
+    return not (
+        torch.compiler.is_compiling()
+        or learned
+        or isinstance(temperature, Tensor)
+        or type(z) not in (Tensor, nn.Parameter)
+        or _is_transformed(z)
+        or forward_ad._current_level >= 0
+    )
+
+
 def _is_transformed(x: Tensor) -> bool:
-    """Whether vmap, torch.func or the like sees to it, or will."""
+    """Whether torch.func or the vmap of autograd.grad is at work."""
     functorch = torch._C._functorch
     return torch._C._are_functorch_transforms_active() or functorch.is_legacy_batchedtensor(x)
 

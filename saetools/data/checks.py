@@ -32,6 +32,14 @@ def check_tensor(
     return value
 
 
+def check_rows(name: str, value: object, *, least: int = 1) -> Tensor:
+    """A tensor (rows, D) of at least so many rows."""
+    tensor = check_tensor(name, value, dims=2, rows=least)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have 2 dims, (rows, D), got shape {tuple(tensor.shape)}")
+    return tensor
+
+
 def check_like(name: str, value: Tensor, model: nn.Module) -> Tensor:
     """A tensor of the dtype and on the device of the model's parameters."""
     parameter = next(model.parameters(), value)
@@ -128,9 +136,10 @@ def check_number(
     """A finite float within the bounds that are given."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value <= above or value < minimum:
+    number = float(value)
+    if not math.isfinite(number) or number <= above or number < minimum:
         bound = f"greater than {above:g}" if above > -math.inf else f"at least {minimum:g}"
         raise ValueError(f"{name} must be finite and {bound}, got {value}")
-    if value >= below:
+    if number >= below:
         raise ValueError(f"{name} must be less than {below:g}, got {value}")
-    return float(value)
+    return number

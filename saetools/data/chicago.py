@@ -36,12 +36,10 @@ def chicago_context(*, device: str | torch.device | None = None) -> ChicagoConte
     test set, since neighbouring days are alike. Each feature is clipped to its 0.1 % and 99.9 %
     quantiles and scaled to [0, 1]; both are fitted on the training days alone.
 
-    Args:
-        device: where the tensors are to be; None for torch's default device.
+    Ridership is that of one station (Clark/Lake): a target for a downstream task, not an input.
 
-    Returns:
-        ChicagoContext, float32. Ridership is that of one station (Clark/Lake): a target for a
-        downstream task, not an input.
+    Args:
+        device: where the tensors, float32, are to be; None for torch's default device.
 
     Source: the Chicago data set of the R package modeldata, MIT licence; the licence lies
     beside the file.

@@ -44,15 +44,8 @@ def sparse_mixture(
         features: dimension D of a row, two or more.
         frequency: share of the rows on which a factor is on, in (0, 1].
         noise: half-width of the noise, as a fraction of the largest possible signal.
-        seed: of everything drawn, on the CPU; the global random state is not used.
-        device: where the tensors are to be; None for torch's default device.
-
-    Returns:
-        SparseMixture, float32; train and test satisfy
-        x = offset + factors @ dictionary + noise.
-
-    Raises:
-        TypeError, ValueError: if an argument is not as above.
+        seed: seeds a generator of its own, on the CPU.
+        device: where the tensors, float32, are to be; None for torch's default device.
 
     Example:
         >>> mixture = sparse_mixture(1000, seed=0)

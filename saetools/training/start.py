@@ -84,7 +84,8 @@ def start_at_frequency_(
 def check_models_and_rows(models: object, x: Tensor, rho: float | Tensor) -> None:
     """Raise for what would otherwise show late, or with models changed half-way."""
     check_models(models)
-    check_finite("x", check_tensor("x", x, dims=2, rows=2))
+    check_tensor("x", x, dims=2, rows=2)
     for model in models:  # type: ignore[attr-defined]
         check_like("x", x, model)
+    check_finite("x", x)
     check_rho(rho, like=x)

@@ -37,7 +37,9 @@ def untrained(kind=SparseAutoencoder):
 def test_all_fixes_make_the_recipe():
     for fixes in (FIXES, FIXES[::-1]):
         made = with_fixes(SMALL, SEEDS, fixes, steps=21)
-        assert same(parameters(made), parameters(recommended(SMALL, SEEDS, steps=21)))
+        recipe = recommended(SMALL, SEEDS, steps=21)
+        for one, other in zip(parameters(made), parameters(recipe), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_no_fix_trains_as_without_a_penalty():
