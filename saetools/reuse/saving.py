@@ -122,5 +122,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError('save and load need safetensors: pip install "saetools[saving]"') from error
+        raise ImportError(
+            'save and load need safetensors: pip install "saetools[saving]"'
+        ) from error
     return safetensors

@@ -240,7 +240,7 @@ def test_of_an_output_that_is_no_tensor_the_part_to_take_is_said(x):
     ):
         model(sequences)
     with (
-        pytest.raises(TypeError, match=r"what select takes .* got tuple: say what"),
+        pytest.raises(TypeError, match=r"what is taken of layer 'lstm' .* got tuple: say what"),
         Capture(model, "lstm", select=lambda returned: returned[1]),
     ):
         model(sequences)
