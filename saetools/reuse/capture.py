@@ -8,15 +8,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-_NO_CALL = (
-    "has no output yet: call the model, as model(x), first. Neither model.forward(x) nor a call of "
-    "a part of the model counts"
-)
-_COMPILED = (
-    ". A model that was compiled and called before it was captured does not see the Capture: "
-    "call torch.compiler.reset()"
-)
-
 
 class Capture:
     """The outputs of named layers, from the latest call of a model, until the next one begins.
@@ -82,8 +73,11 @@ class Capture:
         if layer not in self.layers:
             raise KeyError(f"layer {layer!r} is not captured, but {_listed(self.layers)}")
         if not self._runs.get(layer):
-            why = "did not run in the model's latest call" if self._runs else _NO_CALL
-            raise RuntimeError(f"layer {layer!r} {why}{_COMPILED}")
+            raise RuntimeError(
+                f"layer {layer!r} did not run in the model's latest call, as model(x). Neither "
+                "model.forward(x) nor a call of a part counts, and a model that was compiled and "
+                "called before does not see the Capture: call torch.compiler.reset()"
+            )
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(
                 f"layer {layer!r} ran without a gradient inside the model: a penalty on it would "

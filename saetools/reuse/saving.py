@@ -4,7 +4,7 @@ The format is safetensors: a JSON header, then plain numbers (`pip install "saet
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -42,17 +42,13 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         >>> model.sizes, model.output.__name__
         ((20, 8), 'tanh')
     """
-    otherwise = "use safetensors.torch.save_model"
+    remedy = "use safetensors.torch.save_model"
     if type(model) is not SparseAutoencoder:
-        kind = type(model).__name__
-        raise TypeError(f"model must be a SparseAutoencoder, got {kind}: {otherwise}")
+        raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     output = model.output
     names = [n for n, make in _OUTPUTS.items() if output is make() or type(output) is make]
     if not names:
-        raise ValueError(
-            "output must be torch.sigmoid, torch.relu, torch.tanh or torch.nn.Identity() to be "
-            f"saved by its name, got {output!r}: {otherwise}"
-        )
+        raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}: {remedy}")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     about = {"format": _FORMAT, "sizes": model.sizes, "output": names[0], "dtype": dtype}
     # Copies, as the format knows neither strides nor shared memory.
@@ -60,7 +56,7 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in (*model.named_parameters(), *model.named_buffers())
     }
-    _made("model", weights, about, remedy=otherwise)
+    _made("model", weights, about, remedy)
     write_atomically(path, _safetensors().torch.save(weights, {"saetools": json.dumps(about)}))
 
 
@@ -92,13 +88,11 @@ def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseA
             f"{path} must be of saetools' format {_FORMAT}, got {found!r}: update saetools, or, if "
             "saetools.save has not written it, use safetensors.torch.load_model"
         )
-    model = _made(str(path), weights, about, remedy="save the model again")
+    model = _made(str(path), weights, about, "save the model again")
     return model.to(torch.empty(0).device if device is None else device)
 
 
-def _made(
-    source: str, weights: dict[str, Tensor], about: Mapping[str, Any], *, remedy: str
-) -> SparseAutoencoder:
+def _made(source: str, weights: dict[str, Tensor], about: Any, remedy: str) -> SparseAutoencoder:
     """The model of this description, with these weights, if they are what it has."""
     try:
         output, dtype = _OUTPUTS[about["output"]](), getattr(torch, about["dtype"])
@@ -122,7 +116,5 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError(
-            'save and load need safetensors: pip install "saetools[saving]"'
-        ) from error
+        raise ImportError('safetensors is missing: pip install "saetools[saving]"') from error
     return safetensors

@@ -183,7 +183,7 @@ def test_other_arguments_are_checked(model):
 
 def test_reading_what_is_not_there_is_an_error(model, x):
     captured = Capture(model, "encoder.0", "encoder.2")
-    with pytest.raises(RuntimeError, match=r"'encoder\.0' has no output yet: call the model"):
+    with pytest.raises(RuntimeError, match=r"'encoder\.0' did not run in the model's latest call"):
         captured["encoder.0"]
     model.encoder(x)
     model.forward(x)

@@ -268,7 +268,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_the_old_file_stays(tmp_pa
 def test_an_output_function_without_a_name_is_refused(tmp_path, output):
     model = SparseAutoencoder((4, 2), output)
     with pytest.raises(
-        ValueError, match=r"output must be torch.sigmoid, .* to be saved by its nam"
+        ValueError, match=r"output must be one of sigmoid, relu, .* use safetensors"
     ):
         save(model, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
