@@ -369,6 +369,7 @@ def compiled():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     model = Model(inplace=True)
@@ -394,6 +395,7 @@ def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     assert captured[name] is latest
 
 
+@pytest.mark.slow
 def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     captured = Capture(model, "encoder.2")
 
@@ -404,6 +406,7 @@ def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     torch.testing.assert_close(compiled(loss)(x), loss(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["inside", "outside", "in place"])
 def test_a_compiled_model_that_cannot_see_a_late_capture_is_not_silent(model, x, compiled, where):
     if where == "in place":
