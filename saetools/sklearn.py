@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_array, check_random_state, validation
 from torch import Tensor, nn
 
 from saetools.data.checks import check_count, check_number
@@ -20,14 +19,8 @@ from saetools.training.models import SparseAutoencoder
 from saetools.training.recipe import train_at_frequency
 from saetools.training.start import start_at_frequency_
 
-try:
-    from sklearn.utils.validation import validate_data
-except ImportError:  # scikit-learn before 1.6
-
-    def validate_data(estimator: Any, X: Any, **options: Any) -> Any:  # noqa: D103
-        return estimator._validate_data(X, **options)
-
-
+# A method before scikit-learn 1.6.
+validate_data = getattr(validation, "validate_data", None) or BaseEstimator._validate_data
 _DTYPES = (np.float64, np.float32)  # other numbers become the first of them
 
 
@@ -152,7 +145,7 @@ class SparseAutoencoderTransformer(
     @torch.no_grad()
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """The rows (rows, columns) that a code X (rows, n_components) stands for."""
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         code, units = check_array(X, dtype=_DTYPES), self._n_features_out
         if code.shape[1] != units:
             raise ValueError(f"X must have one column per unit, {units}, got {code.shape[1]}")
@@ -194,7 +187,7 @@ class SparseAutoencoderTransformer(
         return learned, start | {"tolerance": self.tolerance}, seed_of_order
 
     def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
         x: Tensor = next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
         return x

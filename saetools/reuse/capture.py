@@ -129,10 +129,8 @@ def _check_names(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> N
         raise ValueError("layers must name at least one module of the model, got none")
     for name in layers:
         if not isinstance(name, str):
-            raise TypeError(
-                f"layers must be names, each a str, got {type(name).__name__}: several are given "
-                "as Capture(model, 'encoder.2', 'encoder.4')"
-            )
+            kind = type(name).__name__
+            raise TypeError(f"layers must be names, as in Capture(model, 'a', 'b'), got {kind}")
         if name not in modules:
             within = [other for other in modules if other.endswith(f".{name}")]
             near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)

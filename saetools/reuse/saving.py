@@ -65,11 +65,6 @@ def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseA
 
     It is on the given device, or torch's default one. A file that is damaged, or was written by
     something else or by a newer saetools, is a ValueError.
-
-    Example:
-        >>> load("no_such_file.safetensors")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file.safetensors'
     """
     safetensors, data = _safetensors(), checked_path(path).read_bytes()
     try:
