@@ -67,7 +67,7 @@ def backward_in_parts(
     if min(calls) == 0 or len(set(calls)) > 1:
         needed = "loss must call batch_mean, and as often for each part"
         raise RuntimeError(f"{needed}, got {calls} calls")
-    own = [torch.stack(of_parts).sum(0) for of_parts in zip(*sums, strict=True)]
+    own = [torch.stack(of_one).sum(0) for of_one in zip(*sums, strict=True)]  # of each mean
     totals, ranks = add_up(own, group)
     for position, part in enumerate(parts, start=1):
         with nullcontext() if position == len(parts) else no_sync():

@@ -5,8 +5,6 @@ gradient f'(q) sum_m (n_m / N) dq_m: each part needs the value of the whole, and
 times its share.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -51,17 +49,15 @@ def row_sums(mean: Tensor, rows: int) -> Tensor:
     return torch.cat([sums, sums.new_full((1,), rows)])
 
 
-def add_up(
-    sums: Sequence[Tensor], group: "dist.ProcessGroup | None"
-) -> tuple[Sequence[Tensor], int]:
+def add_up(sums: list[Tensor], group: "dist.ProcessGroup | None") -> tuple[list[Tensor], int]:
     """`row_sums` added up over the processes in one exchange, and the number of processes."""
     ranks = dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
     if ranks < 1:
         raise ValueError("group must hold this process, got one that does not")
     if ranks > 1:
-        joined = torch.cat(list(sums))
+        joined = torch.cat(sums)
         dist.all_reduce(joined, group=group)
-        sums = joined.split([len(each) for each in sums])
+        sums = list(joined.split([len(each) for each in sums]))
     return sums, ranks
 
 
