@@ -27,7 +27,7 @@ class RecipeOptions(TypedDict, total=False):
 
     steps: int  # of both phases together, 4 or more; 3500 by default
     weight: Weight  # 0.2 by default
-    lr: float | Sequence[float]  # the largest learning rate; 1.5e-3 by default
+    lr: float  # the largest learning rate; 1.5e-3 by default
     batch_size: int
     seeds: Sequence[int] | None
     value_range: tuple[float, float] | None
