@@ -183,7 +183,7 @@ def test_other_arguments_are_checked(model):
 
 def test_reading_what_is_not_there_is_an_error(model, x):
     captured = Capture(model, "encoder.0", "encoder.2")
-    with pytest.raises(RuntimeError, match=r"'encoder\.0' has no output yet: call the model"):
+    with pytest.raises(RuntimeError, match=r"'encoder\.0' did not run in the model's latest call"):
         captured["encoder.0"]
     model.encoder(x)
     model.forward(x)
@@ -240,7 +240,7 @@ def test_of_an_output_that_is_no_tensor_the_part_to_take_is_said(x):
     ):
         model(sequences)
     with (
-        pytest.raises(TypeError, match=r"what select takes .* got tuple: say what"),
+        pytest.raises(TypeError, match=r"what is taken of layer 'lstm' .* got tuple: say what"),
         Capture(model, "lstm", select=lambda returned: returned[1]),
     ):
         model(sequences)
@@ -369,6 +369,7 @@ def compiled():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     model = Model(inplace=True)
@@ -394,6 +395,7 @@ def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     assert captured[name] is latest
 
 
+@pytest.mark.slow
 def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     captured = Capture(model, "encoder.2")
 
@@ -404,6 +406,7 @@ def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     torch.testing.assert_close(compiled(loss)(x), loss(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["inside", "outside", "in place"])
 def test_a_compiled_model_that_cannot_see_a_late_capture_is_not_silent(model, x, compiled, where):
     if where == "in place":
