@@ -38,8 +38,8 @@ class RunningFrequency:
         [batch], ranks = add_up([row_sums(rho_hat, rows)], self.group)
         before = torch.zeros_like(batch) if self.totals is None else self.totals.to(batch)
         if before.shape != batch.shape:
-            expected, shape = f"the {len(before) - 1} units of the first call", tuple(rho_hat.shape)
-            raise ValueError(f"rho_hat must keep {expected}, got shape {shape}")
+            units, shape = len(before) - 1, tuple(rho_hat.shape)
+            raise ValueError(f"rho_hat must keep the first call's {units} units, got shape {shape}")
         self.totals = self.decay * before + batch
         return with_share(rho_hat, ranks * rows, batch, self.totals)
 
