@@ -1,0 +1,78 @@
+"""The first operation whose value is not finite although what went in was."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from saetools.gradients.frames import Place
+from saetools.gradients.leaves import Leaves
+from saetools.gradients.tensors import flatten, has_nan, is_bad
+from saetools.gradients.values import Operation, Value
+
+if TYPE_CHECKING:
+    from saetools.gradients.watch import Before
+
+_NOWHERE = Place("", 0)
+
+
+class Finite:
+    """Watches values. -inf that is put in by hand is a mask, and no fault."""
+
+    def __init__(self) -> None:
+        self.bad: dict[Operation, None] = {}  # the first ones, in order; they may do no harm
+
+    def of_data(self, tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:
+        """Where NaN or infinity came from, in a tensor that is seen for the first time."""
+        if not is_bad(tensor) or not (tensor.requires_grad or has_nan(tensor)):
+            return frozenset()
+        leaf = leaves.known(tensor)
+        what = "the weights" if isinstance(tensor, nn.Parameter) else "the data"
+        name = f" ({leaf.name})" if leaf is not None and leaf.name else ""
+        why = f"NaN or infinity is already in {what}{name}"
+        return frozenset({Operation(-1, "", "", _NOWHERE, why_bad=why)})
+
+    def see(
+        self,
+        operation: Operation,
+        before: "Before",
+        inputs: Sequence[Tensor],
+        arguments: Any,
+        outputs: Sequence[Tensor],
+        out: Value,
+        carries: bool,
+    ) -> None:
+        """Note at the operation, and at its output, where what is not finite came from."""
+        known = [value.bad for value in before.values if value.bad]
+        operation.bad = frozenset().union(*known)
+        if not any(map(is_bad, outputs)):
+            return
+        out.bad = operation.bad
+        in_data = [first for first in operation.bad if first.order < 0]
+        if operation.bad and not (in_data and carries):
+            return
+        if in_data:
+            operation.why_bad = in_data[0].why_bad
+        elif not self._is_first(before, inputs, arguments, outputs, carries):
+            return
+        self.bad[operation] = None
+        operation.bad = out.bad = frozenset({operation})
+
+    def _is_first(
+        self,
+        before: "Before",
+        inputs: Sequence[Tensor],
+        arguments: Any,
+        outputs: Sequence[Tensor],
+        carries: bool,
+    ) -> bool:
+        """Whether it made NaN of what was none, or infinity of what was finite."""
+        makes_nan = any(map(has_nan, outputs))
+        others = [t for t in inputs if all(t is not out for out in outputs)]
+        if makes_nan and not any(map(has_nan, others)):
+            return not any(math.isnan(n) for n in flatten(arguments) if isinstance(n, float))
+        if before.was_bad or any(map(is_bad, others)):
+            return False
+        numbers = (number for number in flatten(arguments) if isinstance(number, float))
+        return (carries or makes_nan) and all(map(math.isfinite, numbers))

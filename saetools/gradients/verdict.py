@@ -1,0 +1,236 @@
+"""From what was seen to what is said: what is a finding, and what is set aside."""
+
+from collections.abc import Iterable, Iterator
+
+from saetools.gradients import advice, advice_numbers
+from saetools.gradients.advice import Words
+from saetools.gradients.findings import Finding, Trace
+from saetools.gradients.frames import Place
+from saetools.gradients.leaves import Leaf
+from saetools.gradients.tracer import Tracer
+from saetools.gradients.units import FAR
+from saetools.gradients.values import Operation, Site
+from saetools.gradients.zeros import Suspicion
+
+_CLEAR_SHARE = 0.5  # of the units of a layer, silent: far beyond chance
+_FAR_AT_OUTPUT = 3.0  # spreads; a silent output can never be right
+
+
+class Verdict:
+    """What a tracer has seen, judged at the end of the block."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+        self.passes, self.watch = tracer.passes, tracer.watch
+        self.leaves = tracer.leaves.all()
+        self.explained: set[Leaf] = set()  # leaves that nothing reaches, and it is said why
+
+    def write(self, trace: Trace) -> None:
+        """Fill `trace`: cuts first, then the rest, each in the order of the code."""
+        cuts = self._cuts()
+        zeros, floors = self._zeros()
+        trace.findings = [
+            *(self._of_site(site) for site in sorted(cuts, key=lambda s: s.order)),
+            *self._nothing_requires(cuts),
+            *zeros,
+            *self._not_finite(),
+            *self._detached(),
+            *self._of_optimizers(),
+        ]
+        trace.not_accused = [*self._left_alone(cuts), *floors]
+        trace.operations, trace.backward_calls = self.watch.operations, self.passes.calls
+        wanted = [leaf for leaf in self.leaves if leaf.is_wanted()]
+        trace.parameters = len(wanted)
+        trace.reached = sum(leaf.reached for leaf in wanted)
+        trace.hints = list(self._hints(trace))
+
+    def _cuts(self) -> list[Site]:
+        """The cuts that matter."""
+        sites = self.watch.sites.all
+        if not self.passes.calls:  # nothing is known of where they flow
+            aside = self.watch.flow.straight_through
+            return [s for s in sites if not s.quiet and not s.bit & aside]
+        found = {id(cut.site): cut.site for cut in self.passes.lost}
+        missed = [leaf for leaf in self.leaves if leaf.is_wanted() and leaf.is_missed()]
+        flowing = [site for site in sites if site.bit & self.passes.every]
+        for site in self._in_front_of(missed, flowing):
+            found[id(site)] = site
+        if self.passes.without_graph and not found:
+            hard = [site for site in flowing if not site.explicit]
+            found |= {id(site): site for site in hard or flowing}
+        if not found and not any(leaf.reached for leaf in self.leaves if leaf.trained):
+            found |= {id(site): site for site in self._numbers_behind(missed)}
+        for site in flowing:
+            if site.sample and not site.scored:
+                found[id(site)] = site
+        return list(found.values())
+
+    def _in_front_of(self, missed: Iterable[Leaf], flowing: list[Site]) -> Iterator[Site]:
+        """For each leaf that no loss reaches, the last cut between the two."""
+        for leaf in missed:
+            between = [site for site in flowing if site.behind & leaf.bit]
+            hard = [site for site in between if not site.explicit or site.number]
+            if between:
+                self.explained.add(leaf)
+                yield max(hard or between, key=lambda site: site.order)
+
+    def _numbers_behind(self, missed: list[Leaf]) -> list[Site]:
+        """Where no parameter is reached at all: the number that the loss was made from."""
+        bits = sum({leaf.bit for leaf in missed})
+        numbers = [site for site in self.watch.sites.all if site.number and site.behind & bits]
+        numbers.sort(key=_suspicion, reverse=True)
+        return numbers[:1]
+
+    def _of_site(self, site: Site) -> Finding:
+        behind = [leaf.name for leaf in self.explained if leaf.bit & site.behind and leaf.name]
+        words = advice.of_cut(site, sorted(behind))
+        return _finding("cut", site.op, site.place, words, layer=site.layer)
+
+    def _nothing_requires(self, cuts: list[Site]) -> Iterator[Finding]:
+        if not self.passes.without_graph or cuts or not self.passes.places:
+            return
+        frozen = [leaf for leaf in self.tracer.leaves.of_model if not leaf.requires_gradient()]
+        all_frozen = frozen and len(frozen) == len(self.tracer.leaves.of_model)
+        words = advice.frozen(len(frozen)) if all_frozen else advice.NOTHING_REQUIRES
+        place = self.passes.places[-1]
+        yield _finding("cut", "Tensor.backward", place, words)
+
+    def _zeros(self) -> tuple[list[Finding], list[Finding]]:
+        found: dict[tuple[str, Place, str], Finding] = {}
+        aside: list[Finding] = []
+        starved = {leaf for leaf in self.leaves if leaf.is_starved() and leaf.may_be_starved()}
+        all_starved = bool(starved) and not any(leaf.fed for leaf in self.leaves)
+        for suspicion in self.passes.suspicions.values():
+            operation = suspicion.operation
+            judged = self._judge(suspicion, starved, all_starved)
+            names = sorted(leaf.name for leaf in suspicion.leaves & starved if leaf.name)
+            words = advice_numbers.of_zeros(suspicion.why, operation, suspicion.node, names)
+            if judged == "":
+                words = (
+                    advice_numbers.FLOOR if suspicion.why == "floor" else advice_numbers.SILENT
+                )
+            if judged is None:
+                continue
+            kind = "cut" if suspicion.why == "none" else "zeroed"
+            finding = _finding(
+                kind, operation.op, operation.place, words, suspicion.share, operation.layer
+            )
+            if judged:
+                found.setdefault((operation.op, operation.place, operation.layer), finding)
+            else:
+                aside.append(finding)
+        return list(found.values()), aside
+
+    def _judge(self, suspicion: Suspicion, starved: set[Leaf], all_starved: bool) -> str | None:
+        """A non-empty string for a finding, "" for what is set aside, None for nothing at all."""
+        why, silence = suspicion.why, suspicion.operation.silence
+        hungry = bool(suspicion.leaves & starved)
+        if why == "floor":
+            return ""
+        if why == "entries":
+            return why
+        if why == "units":
+            if silence is None:
+                return why
+            enough = _FAR_AT_OUTPUT if suspicion.at_output else FAR
+            many = suspicion.share >= _CLEAR_SHARE and silence.spreads >= _FAR_AT_OUTPUT
+            return why if silence.spreads >= enough or many else ""
+        if why == "masked":
+            return why if all_starved else None
+        if why == "flat":
+            return why if hungry or suspicion.at_output else None
+        return why if hungry else None
+
+    def _not_finite(self) -> list[Finding]:
+        found: dict[tuple[str, Place], Finding] = {}
+        harmful = self.passes.bad_values if self.passes.calls else self.watch.finite.bad
+        for operation in sorted(harmful, key=lambda o: o.order):
+            if operation.order >= 0:
+                self._add_not_finite(found, operation, in_value=True)
+        for operation, share in self.passes.bad_slopes.items():
+            self._add_not_finite(found, operation, in_value=False, share=share)
+        return list(found.values())
+
+    def _add_not_finite(
+        self,
+        found: dict[tuple[str, Place], Finding],
+        operation: Operation,
+        in_value: bool,
+        share: float = 1.0,
+    ) -> None:
+        words = advice_numbers.of_not_finite(operation, in_value)
+        finding = _finding(
+            "not finite", operation.op, operation.place, words, share, operation.layer
+        )
+        found.setdefault((operation.op, operation.place), finding)
+
+    def _detached(self) -> Iterator[Finding]:
+        """Parameters that the block uses, that no loss reaches, for no reason that was seen."""
+        if not self.passes.calls:
+            return
+        for leaf in self.tracer.leaves.of_model:
+            is_missed = leaf.is_wanted() and leaf.used and not leaf.reached
+            if is_missed and leaf not in self.explained:
+                place = self.passes.places[-1]
+                yield _finding("detached parameter", leaf.name, place, advice.DETACHED)
+
+    def _of_optimizers(self) -> Iterator[Finding]:
+        optimizers = self.tracer.optimizers
+        for place in dict.fromkeys(optimizers.cleared):
+            yield _finding("cleared", "zero_grad", place, advice.CLEARED)
+        step = optimizers.step or (self.passes.places or [None])[-1]
+        for name in optimizers.forgotten() if step is not None else ():
+            yield _finding("not optimized", name, step, advice.NOT_OPTIMIZED)
+        for place, made_by in self.tracer.special.orphans.items():
+            yield _finding("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
+
+    def _left_alone(self, cuts: list[Site]) -> list[Finding]:
+        """Numbers that left the graph first, the most suspicious of them first; then the rest."""
+        if not self.passes.calls:
+            cuts = []
+        others = [site for site in self.watch.sites.all if site not in cuts and not site.quiet]
+        numbers = sorted((s for s in others if s.number), key=_suspicion, reverse=True)
+        said = [_aside(site, advice.NUMBER) for site in numbers if _suspicion(site)[0] > 0]
+        for site in others:
+            if site.bit & self.watch.flow.straight_through:
+                said.append(_aside(site, advice.STRAIGHT_THROUGH))
+            elif site.bit & self.passes.every and not site.number:
+                said.append(_aside(site, advice.STOPPED if site.explicit else advice.MASK))
+        return said
+
+    def _hints(self, trace: Trace) -> Iterator[str]:
+        unused = [leaf.name for leaf in self.tracer.leaves.of_model if leaf.is_unused()]
+        if unused and self.passes.calls:
+            listed = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
+            yield f"Not used in the block: {listed}"
+        if self.tracer.optimizers.held_elsewhere():
+            yield (
+                "The optimizer holds no parameter of this model: was it made for a copy of it, or "
+                "before the layers were replaced?"
+            )
+        if not self.passes.calls:
+            yield (
+                "No backward pass was seen: put loss.backward() into the block to see which cuts "
+                "matter, and zeros and NaN."
+            )
+
+
+def _suspicion(site: Site) -> tuple[int, int]:
+    """How likely it is that this number comes back into the loss; 0 if it surely does not."""
+    if site.joined:
+        return (3, site.order)
+    if site.last is not None and site.last.is_loss:
+        return (0, site.order)
+    return (2 if "numpy" in site.op else 1, site.order)
+
+
+def _aside(site: Site, words: Words) -> Finding:
+    return _finding("cut", site.op, site.place, words, layer=site.layer)
+
+
+def _finding(
+    kind: str, op: str, place: Place, words: Words, share: float = 1.0, layer: str = ""
+) -> Finding:
+    return Finding(
+        kind, op, place.shown(), place.lineno, place.source(), *words, share=share, layer=layer
+    )

@@ -1,0 +1,270 @@
+"""What the tracer makes of each operation: which values it joins, and whether it cuts them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saetools.gradients.backward import Passes
+from saetools.gradients.blocks import Block, inference_block
+from saetools.gradients.finite import Finite
+from saetools.gradients.flow import Flow
+from saetools.gradients.frames import Caller, Place, find_caller, function_around
+from saetools.gradients.leaves import Leaves
+from saetools.gradients.nodes import nodes_behind
+from saetools.gradients.numbers import Numbers
+from saetools.gradients.roles import Call, Role, is_in_place
+from saetools.gradients.sites import Sites
+from saetools.gradients.tensors import (
+    flatten,
+    grad_fn_of,
+    has_slope,
+    is_bad,
+    needs_gradient,
+    tensors_in,
+)
+from saetools.gradients.units import Silence, bounds, counts_entries, find_silence
+from saetools.gradients.values import Cut, Operation, Value, Values
+
+_TAKE_NUMBERS = {"tensor", "as_tensor", "new_tensor", "full"}
+_SOFTMAXES = {"softmax", "log_softmax", "cross_entropy"}
+_WITH_FACTOR = {"mul", "__rmul__", "mul_", "multiply", "div", "divide", "floor_divide"}
+
+
+class Before(NamedTuple):
+    """What was known before an operation, which may change its inputs in place."""
+
+    required: list[bool]
+    values: list[Value]
+    nodes: list[Any]  # the autograd nodes of the inputs
+    was_bad: bool  # some of what it is to write over was not finite
+    silence: Silence | None
+    by_entry: bool
+
+
+class Watch:
+    """Follows values from operation to operation."""
+
+    def __init__(self, model: nn.Module | None, leaves: Leaves, passes: Passes) -> None:
+        self.values = Values()
+        self.flow = Flow()
+        self.numbers = Numbers()
+        self.sites = Sites(model)
+        self.finite = Finite()
+        self.leaves = leaves
+        self.passes = passes
+        self.block: Block | None = None  # that switched gradients off
+        self.operations = 0
+
+    def value(self, tensor: Tensor) -> Value:
+        """What is known of a tensor, also of one that is seen for the first time."""
+        value = self.values.get(tensor)
+        if value is None or (value.function is not None and tensor.requires_grad):
+            place = None if value is None else value.function
+            value = self._meet(tensor, place)
+            self.values.set(tensor, value)
+        return value
+
+    def _meet(self, tensor: Tensor, function: Place | None) -> Value:
+        value = Value(bad=self.finite.of_data(tensor, self.leaves))
+        if not tensor.requires_grad:
+            self.flow.enter(self.numbers.inside(tensor), value)
+        elif tensor.is_leaf:
+            leaf = self.leaves.meet(tensor)
+            value.leaves, value.pure = leaf.bit, isinstance(tensor, nn.Parameter)
+        else:
+            value.leaves = self._leaves_behind(tensor)
+            self._adopt(tensor, function)
+        value.origin = value.leaves
+        return value
+
+    def _leaves_behind(self, tensor: Tensor) -> int:
+        """The leaves of a graph that was not seen in the making, one bit each."""
+        nodes = nodes_behind([grad_fn_of(tensor)])
+        leaves = [self.leaves.meet(node.variable) for node in nodes if hasattr(node, "variable")]
+        return sum({leaf.bit for leaf in leaves})
+
+    def _adopt(self, tensor: Tensor, function: Place | None) -> None:
+        """Watch the node of a custom autograd Function, which no call of torch's has made."""
+        node = grad_fn_of(tensor)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            name = f"{node.name().removesuffix('Backward')}.apply"
+            place = function or find_caller().place
+            operation = Operation(self.operations, name, "apply", place)
+            self.passes.graph.watch(operation, [edge for edge, _ in node.next_functions], [tensor])
+
+    def look_before(
+        self, call: Call, inputs: Sequence[Tensor], args: Any, kwargs: dict[str, Any]
+    ) -> Before:
+        """What is known of the inputs."""
+        required = [needs_gradient(tensor) for tensor in inputs]
+        values = [self.value(tensor) for tensor in inputs]
+        was_bad = is_in_place(call.name) and any(map(is_bad, inputs))
+        nodes: list[Any] = []
+        silence, by_entry = None, False
+        if any(required):
+            nodes = [grad_fn_of(tensor) for tensor in inputs]
+            limits = bounds(call.name, args, kwargs)
+            if torch.is_grad_enabled() and (limits is not None or call.name == "__setitem__"):
+                silence = find_silence(inputs[0], limits)
+                by_entry = counts_entries(call.name, args, limits)
+        return Before(required, values, nodes, was_bad, silence, by_entry)
+
+    def see(
+        self,
+        call: Call,
+        before: Before,
+        inputs: Sequence[Tensor],
+        args: Any,
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
+        """Look at an operation that has been run."""
+        outputs = tensors_in(result)
+        if not outputs and is_in_place(call.name) and args:
+            outputs = tensors_in(args[0])
+        if not outputs and call.role is not Role.NUMBER:
+            return
+        self.operations += 1
+        written = [t for t in outputs if t.is_leaf and is_in_place(call.name)]
+        carries = any(needs_gradient(t) for t in outputs if not (written and t.is_leaf))
+        requires = any(before.required)
+        takes_numbers = bool(inputs) or call.name in _TAKE_NUMBERS
+        numbers = self.numbers.among((args, kwargs)) if takes_numbers else frozenset()
+        is_one = bool(outputs) and outputs[0].numel() == 1
+        out = self.flow.join(
+            call.name, inputs, before.required, before.values, carries, is_one, numbers
+        )
+        is_of_interest = requires or carries or out.every or out.bad
+        caller = find_caller() if is_of_interest else None
+        operation = Operation(self.operations, call.op, call.name, Place("", 0))
+        if caller is not None:
+            operation.place, operation.layer = caller.place, self.sites.layer(caller)
+            self._score(caller, out)
+            if requires and not carries:
+                self._see_cut(call, caller, inputs, before, out, result)
+        self._note(operation, call, inputs, before, out, outputs, args, kwargs)
+        self.finite.see(operation, before, inputs, (args, kwargs), outputs, out, carries)
+        for tensor in written:
+            self.see_write(tensor, out)
+        for tensor in outputs:
+            self._know(tensor, out, carries and requires, operation)
+        if carries and torch.is_grad_enabled():
+            for value, needs, tensor in zip(before.values, before.required, inputs, strict=True):
+                if needs and tensor.is_leaf and value.leaves:
+                    self.leaves.meet(tensor).used = True
+            self.passes.graph.watch(operation, before.nodes, outputs)
+
+    def _note(
+        self,
+        operation: Operation,
+        call: Call,
+        inputs: Sequence[Tensor],
+        before: Before,
+        out: Value,
+        outputs: Sequence[Tensor],
+        args: Any,
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Note at the operation what the backward pass and the advice will ask for."""
+        operation.pure = out.pure
+        operation.inputs = tuple(map(self.values.reference, inputs))
+        operation.silence, operation.by_entry = before.silence, before.by_entry
+        operation.half = any(t.dtype in (torch.float16, torch.bfloat16) for t in outputs + inputs)
+        if call.name in _WITH_FACTOR or "rounding_mode" in kwargs:
+            operation.numbers = tuple(
+                item for item in flatten((args, kwargs)) if isinstance(item, int | float | str)
+            )
+        if call.name in _SOFTMAXES and inputs:
+            operation.one_entry = 1 in inputs[0].shape[1:]
+        out.made_by = operation
+
+    def _score(self, caller: Caller, out: Value) -> None:
+        """A draw that is given to log_prob is used by its score function."""
+        if caller.through is not None and caller.through.co_name == "log_prob":
+            for site in self.sites.samples:
+                site.scored = site.scored or bool(site.bit & out.every)
+
+    def _see_cut(
+        self,
+        call: Call,
+        caller: Caller,
+        inputs: Sequence[Tensor],
+        before: Before,
+        out: Value,
+        result: Any,
+    ) -> None:
+        block, function = self._switched_off_by()
+        site = self.sites.of_cut(call, caller, block, function)
+        flowing = [
+            (tensor, value)
+            for tensor, value, needs in zip(inputs, before.values, before.required, strict=True)
+            if needs
+        ]
+        for _, value in flowing:
+            site.behind |= value.leaves
+        site.order = self.operations
+        site.last = flowing[0][1]
+        from_leaf = call.name in ("detach", "data") and all(t.is_leaf for t, _ in flowing)
+        cut = Cut(site, site.explicit or from_leaf)
+        if call.role is Role.NUMBER:
+            self.numbers.left(result, cut)
+            return
+        cut.sources = self.flow.sources(inputs, before.values)
+        self.flow.cut(cut, out)
+        out.function = function
+        if from_leaf and call.name == "data":
+            out.alias = self.leaves.meet(flowing[0][0])
+
+    def _switched_off_by(self) -> tuple[Block | None, Place | None]:
+        """The block, or the custom autograd Function, in which gradients are off; if they are."""
+        if torch.is_grad_enabled():
+            return None, None
+        if torch.is_inference_mode_enabled():
+            return inference_block(), None
+        if self.block is None or not self.block.is_users:
+            if function := function_around():
+                return None, function
+        return self.block, None
+
+    def see_write(self, tensor: Tensor, out: Value) -> None:
+        """Values were written into a leaf, or into its .data."""
+        leaf = self.leaves.meet(tensor)
+        if out.origin & ~leaf.bit:  # from another parameter, as into the copy of a teacher
+            leaf.by_hand = True
+        for cut in out.lost:
+            cut.in_weights = cut.in_weights or not cut.explicit
+
+    def _know(self, tensor: Tensor, out: Value, splits: bool, operation: Operation) -> None:
+        value = out
+        if splits and not has_slope(tensor):  # an index beside a value, as max() returns it
+            value = Value(operation, every=out.every, origin=out.origin)
+            self.cut_quietly(operation.op, operation.place, out.leaves, value)
+        elif tensor.is_leaf and tensor.requires_grad and is_in_place(operation.name):
+            known = self.value(tensor)
+            value = Value(operation, out.lost, out.every | known.every, known.leaves)
+            value.pure, value.bad = known.pure, out.bad
+            value.origin = known.origin | out.origin
+        self.values.set(tensor, value)
+        if tensor._is_view() and tensor._base is not None and (value.lost or value.bad):
+            base = self.value(tensor._base)
+            base.lost, base.every = base.lost | value.lost, base.every | value.every
+            base.bad |= value.bad
+        if out.alias is not None and is_in_place(operation.name):
+            self._write_alias(out)
+
+    def _write_alias(self, out: Value) -> None:
+        tensor = out.alias.reference() if out.alias is not None else None
+        if tensor is not None:
+            self.see_write(tensor, out)
+            known = self.value(tensor)
+            known.every |= out.every
+            known.lost |= frozenset(cut for cut in out.lost if cut.in_weights)
+
+    def cut_quietly(self, op: str, place: Place, behind: int, value: Value) -> None:
+        """A cut of no interest but where its value flows into a loss."""
+        site = self.sites.quiet(op, place)
+        site.behind |= behind
+        site.order = self.operations
+        self.flow.cut(Cut(site, explicit=True), value)
