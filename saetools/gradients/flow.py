@@ -31,7 +31,7 @@ class Flow:
 
     def __init__(self) -> None:
         self.sums = Sums()
-        self.straight_through: set[int] = set()  # sites, by their bit
+        self.straight_through = 0  # sites, one bit each
 
     def join(
         self,
@@ -74,7 +74,9 @@ class Flow:
             for value, needs, tensor in zip(values, required, inputs, strict=True)
         )
         if self.sums.is_straight_through(name, inputs, values, out):
-            self.straight_through |= {cut.site.bit for cut in live | dead}
+            for cut in live | dead:
+                self.straight_through |= cut.site.bit
+            out.lost = NO_CUTS
             return out
         if live:
             live = frozenset(cut for cut in live if not cut.stopped)

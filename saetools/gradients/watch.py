@@ -142,7 +142,7 @@ class Watch:
         if caller is not None:
             operation.place, operation.layer = caller.place, self.sites.layer(caller)
             self._score(caller, out)
-            if requires and not carries:
+            if (requires and not carries) or (call.role is Role.NUMBER and out.origin):
                 self._see_cut(call, caller, inputs, before, out, result)
         self._note(operation, call, inputs, before, out, outputs, args, kwargs)
         self.finite.see(operation, before, inputs, (args, kwargs), outputs, out, carries)
@@ -197,18 +197,19 @@ class Watch:
     ) -> None:
         block, function = self._switched_off_by()
         site = self.sites.of_cut(call, caller, block, function)
+        is_number = call.role is Role.NUMBER
         flowing = [
             (tensor, value)
             for tensor, value, needs in zip(inputs, before.values, before.required, strict=True)
-            if needs
+            if needs or is_number
         ]
         for _, value in flowing:
-            site.behind |= value.leaves
+            site.behind |= value.origin if is_number else value.leaves
         site.order = self.operations
         site.last = flowing[0][1]
         from_leaf = call.name in ("detach", "data") and all(t.is_leaf for t, _ in flowing)
         cut = Cut(site, site.explicit or from_leaf)
-        if call.role is Role.NUMBER:
+        if is_number:
             self.numbers.left(result, cut)
             return
         cut.sources = self.flow.sources(inputs, before.values)

@@ -68,14 +68,20 @@ class Reading:
 
     def feed_leaves(self) -> None:
         """Note at each leaf what arrived, and whether it came from the data."""
-        from_data: set[int] = set()
+        behind_data: set[int] = set()  # nodes to which a path through the data leads,
+        fed: set[int] = set()  # and those to which something comes on it
         for node in self.nodes:
-            has_data = id(node) in from_data or not (node.operation.pure or _is_linear(node))
+            is_data = not (node.operation.pure or _is_linear(node))
+            has_data = is_data or id(node) in behind_data
+            is_fed = (is_data and node.came in (SOME, BAD)) or id(node) in fed
+            is_mixed = not node.operation.pure
             for end, state in zip(node.inputs, node.left, strict=False):
                 if isinstance(end, Leaf):
-                    _feed(end, state, has_data)
-                elif end is not None and has_data and state in (SOME, BAD):
-                    from_data.add(id(end))
+                    _feed(end, state, has_data or is_mixed, is_fed or is_mixed)
+                elif end is not None and has_data and state is not NONE:
+                    behind_data.add(id(end))
+                    if is_fed and state in (SOME, BAD):
+                        fed.add(id(end))
 
     def suspicions(self) -> Iterator[Suspicion]:
         """The operations at which a gradient may have turned into zeros."""
@@ -172,12 +178,12 @@ class Reading:
         )
 
 
-def _feed(leaf: Leaf, state: State, has_data: bool) -> None:
+def _feed(leaf: Leaf, state: State, has_data: bool, is_fed: bool) -> None:
     if state in (SOME, BAD):
-        leaf.fed |= has_data
-        leaf.penalised |= not has_data
-    elif state is ZERO and has_data:
-        leaf.hungry = True
+        leaf.fed |= is_fed
+        leaf.penalised |= not is_fed
+    elif state is ZERO:
+        leaf.hungry |= has_data
 
 
 def _gives(node: Node, to: Node) -> State:
