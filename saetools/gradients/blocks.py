@@ -5,9 +5,7 @@ import re
 import sys
 from types import CodeType, FrameType
 
-import torch
-
-from saetools.gradients.frames import Place, find_caller
+from saetools.gradients.frames import Place, find_caller, is_users
 
 _INFERENCE = re.compile(r"\binference_mode\b")
 _SWITCHES = {
@@ -21,18 +19,18 @@ _FAR = 200  # lines; a block longer than that is not searched for its first line
 class Block:
     """Where gradients were switched off."""
 
-    def __init__(self, op: str, place: Place, words: str, is_users: bool = True) -> None:
-        self.op, self.place, self.words, self.is_users = op, place, words, is_users
+    def __init__(self, op: str, place: Place, words: str, by_user: bool = True) -> None:
+        self.op, self.place, self.words, self.by_user = op, place, words, by_user
 
 
 def switched_off() -> Block:
     """The block whose first line, or call, has just switched gradients off."""
     frame: FrameType | None = sys._getframe(1)
     op = "torch.no_grad"
-    while frame is not None and "_contextlib.py" not in frame.f_code.co_filename:
+    while frame is not None and not is_users(frame.f_code.co_filename):
         if frame.f_code.co_filename.endswith("grad_mode.py"):
             op = _SWITCHES.get(type(frame.f_locals.get("self")).__name__, op)
-        elif not frame.f_code.co_filename.startswith(str(torch.__path__[0])):
+        elif frame.f_code.co_name == "decorate_context":
             break
         frame = frame.f_back
     if frame is not None and frame.f_code.co_name == "decorate_context":
@@ -48,9 +46,8 @@ def _decorated(op: str, frame: FrameType) -> Block:
     if code is None:
         return Block(op, find_caller().place, f"the decorator @{op}")
     place = Place(code.co_filename, code.co_firstlineno)
-    is_users = not code.co_filename.startswith(str(torch.__path__[0]))
     words = f"the decorator @{op}() of {code.co_name}(), line {place.lineno}"
-    return Block(op, place, words, is_users)
+    return Block(op, place, words, is_users(code.co_filename))
 
 
 def inference_block() -> Block:

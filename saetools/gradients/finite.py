@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from saetools.gradients.frames import Place
+from saetools.gradients.frames import NOWHERE, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.tensors import flatten, has_nan, is_bad
 from saetools.gradients.values import Operation, Value
 
 if TYPE_CHECKING:
     from saetools.gradients.watch import Before
-
-_NOWHERE = Place("", 0)
 
 
 class Finite:
@@ -31,7 +29,7 @@ class Finite:
         what = "the weights" if isinstance(tensor, nn.Parameter) else "the data"
         name = f" ({leaf.name})" if leaf is not None and leaf.name else ""
         why = f"NaN or infinity is already in {what}{name}"
-        return frozenset({Operation(-1, "", "", _NOWHERE, why_bad=why)})
+        return frozenset({Operation(-1, "", "", NOWHERE, why_bad=why)})
 
     def see(
         self,
@@ -56,6 +54,8 @@ class Finite:
             operation.why_bad = in_data[0].why_bad
         elif not self._is_first(before, inputs, arguments, outputs, carries):
             return
+        if operation.place is NOWHERE:
+            operation.place = find_caller().place
         self.bad[operation] = None
         operation.bad = out.bad = frozenset({operation})
 

@@ -32,6 +32,11 @@ class _Owner(IntEnum):
 _owners: dict[str, _Owner] = {}
 
 
+def is_users(filename: str) -> bool:
+    """Whether it is code of the user's, not of torch's or of this package's."""
+    return _owner(filename) is _Owner.USER
+
+
 def _owner(filename: str) -> _Owner:
     """Whose code it is; remembered, because it is asked at every operation."""
     if filename not in _owners:
@@ -62,6 +67,9 @@ class Place(NamedTuple):
     def source(self) -> str:
         """The line itself."""
         return linecache.getline(self.filename, self.lineno).strip()
+
+
+NOWHERE = Place("", 0)
 
 
 class Caller(NamedTuple):

@@ -18,13 +18,14 @@ class Leaf:
         self.used = False  # an operation took it while gradients were recorded
         self.reached = False  # a graph led from a loss to it
         self.fed = False  # something other than zeros arrived, from the data
-        self.hungry = False  # nothing but zeros arrived from the data, at least once
+        self.hungry = False  # nothing but zeros arrived, at least once
+        self.is_data_lost = False  # and these would have come from the data
         self.penalised = False  # something arrived from a penalty on the weights alone
         self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
 
     def is_starved(self) -> bool:
         """Whether a loss reaches it, and nothing but zeros comes."""
-        return self.hungry and not self.fed
+        return not self.fed and (self.is_data_lost or (self.hungry and not self.penalised))
 
     def is_missed(self) -> bool:
         """Whether no loss reaches it, or only a penalty on the weights."""

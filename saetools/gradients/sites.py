@@ -57,10 +57,11 @@ class Sites:
         if call.role is Role.NUMBER:
             key = (call.op, caller.place)
             return self.get(key, call.op, caller.place, layer, explicit=True, number=True)
-        if block is not None and block.is_users:
-            key = (block.op, block.place)
-            because = block.words
-            return self.get(key, block.op, caller.place, layer, explicit=True, because=because)
+        if block is not None and block.by_user:
+            key = (block.op, block.place, caller.place)
+            site = self.get(key, block.op, caller.place, layer, explicit=True)
+            site.block, site.because = block.place, block.words
+            return site
         op = _named(call, caller)
         is_sample = op.endswith(".sample") and _has_rsample(caller)
         explicit = caller.direct and call.name in _DETACHES

@@ -41,7 +41,8 @@ class Site:
     op: str
     place: Place
     layer: str = ""
-    because: str = ""  # the block or decorator at fault, in words
+    block: Place | None = None  # the block or decorator at fault,
+    because: str = ""  # and in words
     explicit: bool = False  # asked for by the user: detach, .data, no_grad, .item()
     quiet: bool = False  # of no interest but where it flows into a loss
     number: bool = False  # into a Python or NumPy number

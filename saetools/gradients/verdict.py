@@ -63,7 +63,7 @@ class Verdict:
         for site in flowing:
             if site.sample and not site.scored:
                 found[id(site)] = site
-        return list(found.values())
+        return _once_a_block(list(found.values()))
 
     def _in_front_of(self, missed: Iterable[Leaf], flowing: list[Site]) -> Iterator[Site]:
         """For each leaf that no loss reaches, the last cut between the two."""
@@ -213,6 +213,15 @@ class Verdict:
                 "No backward pass was seen: put loss.backward() into the block to see which cuts "
                 "matter, and zeros and NaN."
             )
+
+
+def _once_a_block(sites: list[Site]) -> list[Site]:
+    """Of the lines in one no_grad block, the first."""
+    first: dict[object, Site] = {}
+    for site in sorted(sites, key=lambda site: site.order):
+        kept = first.setdefault(site.block or site.bit, site)
+        kept.behind |= site.behind
+    return list(first.values())
 
 
 def _suspicion(site: Site) -> tuple[int, int]:

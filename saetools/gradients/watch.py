@@ -10,7 +10,7 @@ from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, inference_block
 from saetools.gradients.finite import Finite
 from saetools.gradients.flow import Flow
-from saetools.gradients.frames import Caller, Place, find_caller, function_around
+from saetools.gradients.frames import NOWHERE, Caller, Place, find_caller, function_around
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import nodes_behind
 from saetools.gradients.numbers import Numbers
@@ -138,7 +138,7 @@ class Watch:
         )
         is_of_interest = requires or carries or out.every or out.bad
         caller = find_caller() if is_of_interest else None
-        operation = Operation(self.operations, call.op, call.name, Place("", 0))
+        operation = Operation(self.operations, call.op, call.name, NOWHERE)
         if caller is not None:
             operation.place, operation.layer = caller.place, self.sites.layer(caller)
             self._score(caller, out)
@@ -224,7 +224,7 @@ class Watch:
             return None, None
         if torch.is_inference_mode_enabled():
             return inference_block(), None
-        if self.block is None or not self.block.is_users:
+        if self.block is None or not self.block.by_user:
             if function := function_around():
                 return None, function
         return self.block, None

@@ -183,7 +183,8 @@ def _feed(leaf: Leaf, state: State, has_data: bool, is_fed: bool) -> None:
         leaf.fed |= is_fed
         leaf.penalised |= not is_fed
     elif state is ZERO:
-        leaf.hungry |= has_data
+        leaf.hungry = True
+        leaf.is_data_lost |= has_data
 
 
 def _gives(node: Node, to: Node) -> State:
