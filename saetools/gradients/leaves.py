@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+_LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
+
 
 class Leaf:
     """One leaf, and what came to it."""
@@ -21,6 +23,7 @@ class Leaf:
         self.hungry = False  # nothing but zeros arrived, at least once
         self.is_data_lost = False  # and these would have come from the data
         self.penalised = False  # something arrived from a penalty on the weights alone
+        self.stepped = False  # an optimizer that was given, or made a step, holds it
         self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
 
     def is_starved(self) -> bool:
@@ -46,7 +49,15 @@ class Leaf:
 
     def is_wanted(self) -> bool:
         """Whether it ought to be reached: it is trained, and still requires a gradient."""
-        return self.trained and self.requires_gradient() and not self.by_hand
+        return self.trained and self.may_be_starved()
+
+    def is_like(self, other: "Leaf") -> bool:
+        """Whether its values are nearly those of another one: a teacher is a copy."""
+        a, b = self.reference(), other.reference()
+        if a is None or b is None or a.shape != b.shape or not a.is_floating_point():
+            return False
+        one, two = a.detach().flatten().double(), b.detach().flatten().double()
+        return float((one - two).norm()) <= _LIKE * float(one.norm())
 
 
 class Leaves:
@@ -73,7 +84,18 @@ class Leaves:
         """Its parameters are to be trained as well."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                self.meet(parameter, trained=True)
+                self.meet(parameter, trained=True).stepped = True
+
+    def wanted(self) -> list[Leaf]:
+        """Those that ought to be reached: where an optimizer holds some of them, these."""
+        wanted = [leaf for leaf in self.all() if leaf.is_wanted()]
+        held = [leaf for leaf in wanted if leaf.stepped]
+        of_model = any(leaf.stepped for leaf in self.of_model) or not self.of_model
+        return held if held and of_model else wanted
+
+    def is_copy(self, leaf: Leaf) -> bool:
+        """Whether a leaf that is reached has nearly the same values, as a student has."""
+        return any(other.reached and leaf.is_like(other) for other in self.all() if other is not leaf)
 
     def known(self, tensor: Tensor) -> Leaf | None:
         """The leaf that this tensor is, if it was met before."""

@@ -111,6 +111,8 @@ def state_of(tensor: Tensor | None) -> State:
     if tensor.numel() == 0:
         return State.EMPTY
     values = tensor.detach()
+    if not has_slope(values):
+        return State.SOME if bool(values.any()) else State.ZERO
     total = values.sum().item()
     if not cmath.isfinite(total) and not bool(values.isfinite().all()):
         return State.BAD

@@ -30,6 +30,8 @@ class Operation:
     by_entry: bool = False  # each entry of its input is a unit of its own
     why_bad: str = ""
     half: bool = False  # it works in half precision
+    masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
+    zero_factor: bool = False  # one of its factors is 0 everywhere
     one_entry: bool = False  # a dim of its input has a single entry
 
 

@@ -23,6 +23,7 @@ class Verdict:
         self.tracer = tracer
         self.passes, self.watch = tracer.passes, tracer.watch
         self.leaves = tracer.leaves.all()
+        self.wanted = tracer.leaves.wanted()
         self.explained: set[Leaf] = set()  # leaves that nothing reaches, and it is said why
 
     def write(self, trace: Trace) -> None:
@@ -39,9 +40,8 @@ class Verdict:
         ]
         trace.not_accused = [*self._left_alone(cuts), *floors]
         trace.operations, trace.backward_calls = self.watch.operations, self.passes.calls
-        wanted = [leaf for leaf in self.leaves if leaf.is_wanted()]
-        trace.parameters = len(wanted)
-        trace.reached = sum(leaf.reached for leaf in wanted)
+        trace.parameters = len(self.wanted)
+        trace.reached = sum(leaf.reached for leaf in self.wanted)
         trace.hints = list(self._hints(trace))
 
     def _cuts(self) -> list[Site]:
@@ -51,7 +51,7 @@ class Verdict:
             aside = self.watch.flow.straight_through
             return [s for s in sites if not s.quiet and not s.bit & aside]
         found = {id(cut.site): cut.site for cut in self.passes.lost}
-        missed = [leaf for leaf in self.leaves if leaf.is_wanted() and leaf.is_missed()]
+        missed = [leaf for leaf in self.wanted if leaf.is_missed()]
         flowing = [site for site in sites if site.bit & self.passes.every]
         for site in self._in_front_of(missed, flowing):
             found[id(site)] = site
@@ -70,7 +70,7 @@ class Verdict:
         for leaf in missed:
             between = [site for site in flowing if site.behind & leaf.bit]
             hard = [site for site in between if not site.explicit or site.number]
-            if between:
+            if between and (hard or not self.tracer.leaves.is_copy(leaf)):
                 self.explained.add(leaf)
                 yield max(hard or between, key=lambda site: site.order)
 
@@ -168,9 +168,9 @@ class Verdict:
         """Parameters that the block uses, that no loss reaches, for no reason that was seen."""
         if not self.passes.calls:
             return
-        for leaf in self.tracer.leaves.of_model:
-            is_missed = leaf.is_wanted() and leaf.used and not leaf.reached
-            if is_missed and leaf not in self.explained:
+        for leaf in self.wanted:
+            is_missed = leaf.used and not leaf.reached and leaf.name
+            if is_missed and leaf not in self.explained and not self.tracer.leaves.is_copy(leaf):
                 place = self.passes.places[-1]
                 yield _finding("detached parameter", leaf.name, place, advice.DETACHED)
 

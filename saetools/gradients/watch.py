@@ -17,11 +17,13 @@ from saetools.gradients.numbers import Numbers
 from saetools.gradients.roles import Call, Role, is_in_place
 from saetools.gradients.sites import Sites
 from saetools.gradients.tensors import (
+    State,
     flatten,
     grad_fn_of,
     has_slope,
     is_bad,
     needs_gradient,
+    state_of,
     tensors_in,
 )
 from saetools.gradients.units import Silence, bounds, counts_entries, find_silence
@@ -176,6 +178,14 @@ class Watch:
             operation.numbers = tuple(
                 item for item in flatten((args, kwargs)) if isinstance(item, int | float | str)
             )
+        if call.name in _WITH_FACTOR:
+            for tensor, needs in zip(inputs, before.required, strict=True):
+                if state_of(tensor) is State.ZERO:
+                    operation.zero_factor = True
+                    if not needs:
+                        operation.masked = "one" if tensor.numel() == 1 else "mask"
+            if 0 in operation.numbers:
+                operation.masked = "one"
         if call.name in _SOFTMAXES and inputs:
             operation.one_entry = 1 in inputs[0].shape[1:]
         out.made_by = operation

@@ -8,7 +8,6 @@ parameter stands between it and the loss: then a term of the loss is lost.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from saetools.gradients.leaves import Leaf
 from saetools.gradients.nodes import BAD, EMPTY, NONE, SOME, ZERO, Node, Pass, leaves_behind
@@ -29,8 +28,10 @@ _FLOORS = (
     *("Abs", "Pow", "Square", "Mse", "L1", "SmoothL1", "Huber", "Norm", "LinalgVector", "Cdist"),
     *("Amax", "Amin", "Softplus", "HingeEmbedding", "MultiMargin", "Sgn"),
 )
-_CHOOSING = ("Where", "Maximum", "Minimum", "Max", "Min", "Prelu", "ScatterReduce", "Amax", "Amin")
-_MASKING = ("Mul", "Where", "MaskedFill", "NativeDropout")
+_CHOOSING = (
+    *("Where", "Maximum", "Minimum", "Max", "Min", "Prelu", "ScatterReduce", "Amax", "Amin"),
+    *("MaskedFill", "NativeDropout"),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,10 +111,9 @@ class Reading:
             return "" if self._meets_itself(node) else "flat"
         if _is(node, _FLOORS) and self._is_term_of_loss(node):
             return "floor"
-        factors = [factor for factor in _factors(node) if factor.is_zero]
-        if node.operation.numbers.count(0) or any(factor.entries == 1 for factor in factors):
+        if node.operation.masked == "one":
             return ""  # a weight that is switched off on purpose
-        if _is(node, _MASKING) and not all(factor.can_change for factor in factors):
+        if node.operation.masked == "mask" or _is(node, _CHOOSING):
             return "masked"
         return "zero"
 
@@ -121,7 +121,8 @@ class Reading:
         """"edge" if zeros leave towards one input, for no reason that the others explain."""
         if node.left.count(ZERO) == 0 or not any(state is SOME for state in node.left):
             return ""
-        is_explained = _is(node, _CHOOSING) or any(factor.is_zero for factor in _factors(node))
+        is_explained = node.operation.zero_factor or _is(node, _CHOOSING)
+        is_explained = is_explained or any(_zero_inputs(node))
         return "" if is_explained else "edge"
 
     def _cancelled(self, node: Node) -> Suspicion:
@@ -201,15 +202,9 @@ def _is_rounding(node: Node) -> bool:
     return rounds or (node.is_flat and not _is(node, _LINEAR))
 
 
-class _Factor(NamedTuple):
-    is_zero: bool
-    can_change: bool  # it requires a gradient
-    entries: int
-
-
-def _factors(node: Node) -> Iterator[_Factor]:
-    """The inputs of its operation that are still alive."""
+def _zero_inputs(node: Node) -> Iterator[bool]:
+    """Of each input of its operation that is still alive: whether it is 0 everywhere."""
     for reference in node.operation.inputs:
         tensor = reference()
         if tensor is not None and not tensor.is_sparse:
-            yield _Factor(not bool(tensor.detach().any()), tensor.requires_grad, tensor.numel())
+            yield not bool(tensor.detach().any())
