@@ -16,7 +16,6 @@ from torch import Tensor
 from saetools.gradients.tensors import grad_fn_of, is_readable, tensors_in
 
 ENOUGH_ROWS = 32  # with fewer, a healthy unit is silent by chance
-FAR = 10.0  # spreads between the mean and the bound, where a unit is beyond doubt
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("relu", "relu_", "threshold"), (0.0, math.inf)),
     **dict.fromkeys(("relu6", "hardtanh_"), (0.0, 6.0)),

@@ -8,12 +8,14 @@ from saetools.gradients.findings import Finding, Trace
 from saetools.gradients.frames import Place
 from saetools.gradients.leaves import Leaf
 from saetools.gradients.tracer import Tracer
-from saetools.gradients.units import FAR
 from saetools.gradients.values import Operation, Site
 from saetools.gradients.zeros import Suspicion
 
-_CLEAR_SHARE = 0.5  # of the units of a layer, silent: far beyond chance
-_FAR_AT_OUTPUT = 3.0  # spreads; a silent output can never be right
+# Ordinary ReLU networks have layers at their default initialisation of which half is silent, ten
+# spreads from 0: inside a network only a share far beyond one half is evidence. A silent output
+# can never be right.
+_CLEAR_SHARE = 0.75
+_FAR = 3.0  # spreads between the mean and the bound, where silence is no chance
 
 
 class Verdict:
@@ -132,9 +134,8 @@ class Verdict:
         if why == "units":
             if silence is None:
                 return why
-            enough = _FAR_AT_OUTPUT if suspicion.at_output else FAR
-            many = suspicion.share >= _CLEAR_SHARE and silence.spreads >= _FAR_AT_OUTPUT
-            return why if silence.spreads >= enough or many else ""
+            is_many = suspicion.at_output or suspicion.share >= _CLEAR_SHARE
+            return why if is_many and silence.spreads >= _FAR else ""
         if why == "masked":
             return why if all_starved else None
         if why == "flat":
