@@ -42,10 +42,11 @@ class Finite:
         carries: bool,
     ) -> None:
         """Note at the operation, and at its output, where what is not finite came from."""
-        known = [value.bad for value in before.values if value.bad]
-        operation.bad = frozenset().union(*known)
-        if not any(map(is_bad, outputs)):
-            return
+        for value in before.values:
+            if value.bad:
+                operation.bad |= value.bad
+        if not any(is_bad(t) for t in outputs if operation.bad or not t._is_view()):
+            return  # a view holds nothing new
         out.bad = operation.bad
         in_data = [first for first in operation.bad if first.order < 0]
         if operation.bad and not (in_data and carries):

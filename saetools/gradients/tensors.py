@@ -34,8 +34,12 @@ def tensors_in(value: Any) -> list[Tensor]:
     """The tensors among them."""
     if isinstance(value, Tensor):
         return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
     found: list[Tensor] = []
-    for item in value if isinstance(value, list | tuple) else flatten(value):
+    for item in value:
         if isinstance(item, Tensor):
             found.append(item)
         elif isinstance(item, list | tuple | dict):
@@ -46,6 +50,11 @@ def tensors_in(value: Any) -> list[Tensor]:
 def is_wrapped(tensor: Tensor) -> bool:
     """Whether torch.func has wrapped it, so that its values are not there to be read."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def is_transformed() -> bool:
+    """Whether this runs inside torch.func, which wraps tensors."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def needs_gradient(tensor: Tensor) -> bool:

@@ -87,8 +87,8 @@ def find_silence(
             continue
         is_beyond = pre.amax(rows) <= bound if side == "below" else pre.amin(rows) >= bound
         if is_beyond.any():
-            distance = (pre.mean(rows) - bound).abs()[is_beyond].float()
-            spread = pre.std(rows)[is_beyond].float()
+            few = pre.movedim(unit_dim(pre), 0)[is_beyond].flatten(1).float()  # (units, rows)
+            distance, spread = (few.mean(1) - bound).abs(), few.std(1)
             spreads = (distance / spread.clamp(min=1e-12)).median().item()
             return Silence(is_beyond, spreads, side, bound)
     return None

@@ -1,6 +1,7 @@
 """What the tracer makes of each operation: which values it joins, and whether it cuts them."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, inference_block
 from saetools.gradients.finite import Finite
 from saetools.gradients.flow import Flow
-from saetools.gradients.frames import NOWHERE, Caller, Place, find_caller, function_around
+from saetools.gradients.frames import NOWHERE, Place, find_caller, function_around
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import nodes_behind
 from saetools.gradients.numbers import Numbers
@@ -22,6 +23,7 @@ from saetools.gradients.tensors import (
     grad_fn_of,
     has_slope,
     is_bad,
+    is_transformed,
     needs_gradient,
     state_of,
     tensors_in,
@@ -31,7 +33,12 @@ from saetools.gradients.values import Cut, Operation, Value, Values
 
 _TAKE_NUMBERS = {"tensor", "as_tensor", "new_tensor", "full"}
 _SOFTMAXES = {"softmax", "log_softmax", "cross_entropy"}
+_ALWAYS, _NOW_AND_AGAIN = 32, 16  # looking for silent units costs more than a ReLU
+_HALVES = {torch.float16, torch.bfloat16}
 _WITH_FACTOR = {"mul", "__rmul__", "mul_", "multiply", "div", "divide", "floor_divide"}
+
+
+_requires_grad = attrgetter("requires_grad")
 
 
 class Before(NamedTuple):
@@ -58,6 +65,7 @@ class Watch:
         self.passes = passes
         self.block: Block | None = None  # that switched gradients off
         self.operations = 0
+        self._looked: dict[Any, int] = {}
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor, also of one that is seen for the first time."""
@@ -100,7 +108,8 @@ class Watch:
         self, call: Call, inputs: Sequence[Tensor], args: Any, kwargs: dict[str, Any]
     ) -> Before:
         """What is known of the inputs."""
-        required = [needs_gradient(tensor) for tensor in inputs]
+        needs = needs_gradient if is_transformed() else _requires_grad
+        required = [needs(tensor) for tensor in inputs]
         values = [self.value(tensor) for tensor in inputs]
         was_bad = is_in_place(call.name) and any(map(is_bad, inputs))
         nodes: list[Any] = []
@@ -109,9 +118,16 @@ class Watch:
             nodes = [grad_fn_of(tensor) for tensor in inputs]
             limits = bounds(call.name, args, kwargs)
             if torch.is_grad_enabled() and (limits is not None or call.name == "__setitem__"):
-                silence = find_silence(inputs[0], limits)
+                if limits is not None and self._is_time(call.name, inputs[0]):
+                    silence = find_silence(inputs[0], limits)
                 by_entry = counts_entries(call.name, args, limits)
         return Before(required, values, nodes, was_bad, silence, by_entry)
+
+    def _is_time(self, name: str, pre: Tensor) -> bool:
+        """Whether to look for silent units: always at first, and then now and again."""
+        key = name, pre.shape
+        self._looked[key] = count = self._looked.get(key, 0) + 1
+        return count <= _ALWAYS or count % _NOW_AND_AGAIN == 0
 
     def see(
         self,
@@ -129,24 +145,29 @@ class Watch:
         if not outputs and call.role is not Role.NUMBER:
             return
         self.operations += 1
-        written = [t for t in outputs if t.is_leaf and is_in_place(call.name)]
-        carries = any(needs_gradient(t) for t in outputs if not (written and t.is_leaf))
+        in_place = is_in_place(call.name)
+        written = [tensor for tensor in outputs if tensor.is_leaf] if in_place else []
+        computed = [tensor for tensor in outputs if not tensor.is_leaf] if written else outputs
+        carries = any([tensor.requires_grad for tensor in computed])
         requires = any(before.required)
+        if requires and not carries and is_transformed():
+            carries = any(map(needs_gradient, computed))
         takes_numbers = bool(inputs) or call.name in _TAKE_NUMBERS
         numbers = self.numbers.among((args, kwargs)) if takes_numbers else frozenset()
         is_one = bool(outputs) and outputs[0].numel() == 1
         out = self.flow.join(
             call.name, inputs, before.required, before.values, carries, is_one, numbers
         )
-        is_of_interest = requires or carries or out.every or out.bad
-        caller = find_caller() if is_of_interest else None
-        operation = Operation(self.operations, call.op, call.name, NOWHERE)
-        if caller is not None:
-            operation.place, operation.layer = caller.place, self.sites.layer(caller)
-            self._score(caller, out)
-            if (requires and not carries) or (call.role is Role.NUMBER and out.origin):
-                self._see_cut(call, caller, inputs, before, out, result)
-        self._note(operation, call, inputs, before, out, outputs, args, kwargs)
+        if requires or carries:
+            operation = self._note(call, inputs, before, out, outputs, args, kwargs)
+            if not carries:
+                self._see_cut(call, inputs, before, out, result)
+        else:
+            operation = Operation(self.operations, call.op, call.name, NOWHERE)
+            if call.role is Role.NUMBER and out.origin:
+                self._see_cut(call, inputs, before, out, result)
+        if self.sites.samples and out.every:
+            self._score(out)
         self.finite.see(operation, before, inputs, (args, kwargs), outputs, out, carries)
         for tensor in written:
             self.see_write(tensor, out)
@@ -160,7 +181,6 @@ class Watch:
 
     def _note(
         self,
-        operation: Operation,
         call: Call,
         inputs: Sequence[Tensor],
         before: Before,
@@ -168,12 +188,15 @@ class Watch:
         outputs: Sequence[Tensor],
         args: Any,
         kwargs: dict[str, Any],
-    ) -> None:
-        """Note at the operation what the backward pass and the advice will ask for."""
+    ) -> Operation:
+        """Note of an operation what the backward pass and the advice will ask for."""
+        caller = find_caller()
+        operation = Operation(self.operations, call.op, call.name, caller.place)
+        operation.layer = self.sites.layer(caller)
         operation.pure = out.pure
         operation.inputs = tuple(map(self.values.reference, inputs))
         operation.silence, operation.by_entry = before.silence, before.by_entry
-        operation.half = any(t.dtype in (torch.float16, torch.bfloat16) for t in outputs + inputs)
+        operation.half = not _HALVES.isdisjoint([t.dtype for t in (*inputs, *outputs)])
         if call.name in _WITH_FACTOR or "rounding_mode" in kwargs:
             operation.numbers = tuple(
                 item for item in flatten((args, kwargs)) if isinstance(item, int | float | str)
@@ -189,9 +212,11 @@ class Watch:
         if call.name in _SOFTMAXES and inputs:
             operation.one_entry = 1 in inputs[0].shape[1:]
         out.made_by = operation
+        return operation
 
-    def _score(self, caller: Caller, out: Value) -> None:
+    def _score(self, out: Value) -> None:
         """A draw that is given to log_prob is used by its score function."""
+        caller = find_caller()
         if caller.through is not None and caller.through.co_name == "log_prob":
             for site in self.sites.samples:
                 site.scored = site.scored or bool(site.bit & out.every)
@@ -199,12 +224,12 @@ class Watch:
     def _see_cut(
         self,
         call: Call,
-        caller: Caller,
         inputs: Sequence[Tensor],
         before: Before,
         out: Value,
         result: Any,
     ) -> None:
+        caller = find_caller()
         block, function = self._switched_off_by()
         site = self.sites.of_cut(call, caller, block, function)
         is_number = call.role is Role.NUMBER
