@@ -70,7 +70,7 @@ class Flow:
                 dead |= lost
         self.enter(numbers, out)
         out.pure = all(
-            value.pure if needs else tensor.numel() == 1
+            value.pure if needs else tensor.numel() == 1 and not value.origin
             for value, needs, tensor in zip(values, required, inputs, strict=True)
         )
         if self.sums.is_straight_through(name, inputs, values, out):

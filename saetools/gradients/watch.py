@@ -52,6 +52,17 @@ class Before(NamedTuple):
     by_entry: bool
 
 
+def _writes_itself(
+    inputs: Sequence[Tensor], required: Sequence[bool], written: Sequence[Tensor]
+) -> bool:
+    """Whether nothing is written into leaves but what is computed from them, as in clamp_()."""
+    return bool(written) and all(
+        any(tensor is leaf for leaf in written)
+        for tensor, needs in zip(inputs, required, strict=True)
+        if needs
+    )
+
+
 class Watch:
     """Follows values from operation to operation."""
 
@@ -160,7 +171,7 @@ class Watch:
         )
         if requires or carries:
             operation = self._note(call, inputs, before, out, outputs, args, kwargs)
-            if not carries:
+            if not carries and not _writes_itself(inputs, before.required, written):
                 self._see_cut(call, inputs, before, out, result)
         else:
             operation = Operation(self.operations, call.op, call.name, NOWHERE)

@@ -136,7 +136,7 @@ class Reading:
     def _lost_units(self, node: Node) -> Suspicion:
         at_output = self._is_output(node)
         why = "entries" if node.operation.by_entry else "units"
-        if why == "entries" and self._is_term_of_loss(node):
+        if self._is_term_of_loss(node):
             why = "floor"
         return Suspicion(node.operation, why, node.name, set(), at_output, node.lost)
 
