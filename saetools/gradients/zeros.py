@@ -72,7 +72,8 @@ class Reading:
         behind_data: set[int] = set()  # nodes to which a path through the data leads,
         fed: set[int] = set()  # and those to which something comes on it
         for node in self.nodes:
-            is_data = not (node.operation.pure or _is_linear(node))
+            is_sum = _is_linear(node) and not (_is(node, _SCALING) and len(node.operation.inputs) > 1)
+            is_data = not (node.operation.pure or is_sum)
             has_data = is_data or id(node) in behind_data
             is_fed = (is_data and node.came in (SOME, BAD)) or id(node) in fed
             is_mixed = not node.operation.pure
