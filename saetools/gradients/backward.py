@@ -8,7 +8,7 @@ from torch import Tensor
 from saetools.gradients.frames import Place, users_place
 from saetools.gradients.leaves import Leaf, Leaves
 from saetools.gradients.nodes import BAD, SOME, Graph, Node, nodes_behind
-from saetools.gradients.tensors import is_bad
+from saetools.gradients.tensors import is_leaf, is_bad
 from saetools.gradients.units import share_lost, share_of_entries_lost
 from saetools.gradients.values import Cut, Operation, Value
 from saetools.gradients.zeros import Reading, Suspicion
@@ -44,7 +44,7 @@ class Passes:
             value.is_loss = True
             if value.bad and is_bad(root):
                 self.bad_values |= dict.fromkeys(sorted(value.bad, key=lambda o: o.order)[:1])
-            if root.is_leaf and root.requires_grad:
+            if is_leaf(root) and root.requires_grad:
                 self.leaves.meet(root).reached = True
         self._find_reached([root.grad_fn for root in roots])
         self.graph.begin()

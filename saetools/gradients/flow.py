@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from saetools.gradients.sums import SIGNS, Sums
+from saetools.gradients.tensors import is_leaf
 from saetools.gradients.values import Cut, Cuts, Value
 
 NO_CUTS: Cuts = frozenset()
@@ -60,7 +61,7 @@ class Flow:
             out.every |= value.every
             out.origin |= value.origin
             lost = value.lost
-            if needs and lost and tensor.is_leaf:
+            if needs and lost and is_leaf(tensor):
                 # detach().requires_grad_() starts anew, and says so
                 lost = frozenset(cut for cut in lost if not cut.explicit)
             if needs:

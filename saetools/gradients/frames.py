@@ -22,6 +22,12 @@ _PLUMBING = tuple(
 _MODULES = _TORCH + os.path.join("nn", "modules")
 
 
+COMPILED = (
+    "trace_gradients cannot see inside torch.compile: trace the code before it is compiled, or "
+    'call torch.compiler.set_stance("force_eager") in front of the block'
+)
+
+
 class _Owner(IntEnum):
     USER = 0
     PLUMBING = 1  # of the tracer, or of torch between the caller and the operation
@@ -143,6 +149,9 @@ def called_in(folder: str, function: str = "") -> bool:
 def called_by_compiled_code() -> bool:
     """Whether a function made by torch.compile surrounds this call."""
     if "torch._dynamo" not in sys.modules:
+        return False
+    stance = getattr(torch._dynamo.eval_frame, "_stance", None)
+    if getattr(stance, "stance", "") == "force_eager":
         return False
     return any(
         frame.f_code.co_filename == _COMPILER

@@ -9,7 +9,7 @@ from torch import Tensor
 from saetools.gradients.flow import NO_CUTS
 from saetools.gradients.frames import Place, called_in, find_caller
 from saetools.gradients.roles import Call
-from saetools.gradients.tensors import needs_gradient, tensors_in
+from saetools.gradients.tensors import is_leaf, needs_gradient, tensors_in
 from saetools.gradients.values import Cut, Operation, Value
 from saetools.gradients.watch import Watch
 
@@ -28,7 +28,7 @@ class Special:
             if not inputs or not outputs:
                 return
             in_weights = op in ("torch.nn.Parameter", "torch.autograd.Variable")
-            if in_weights and outputs[0].is_leaf:
+            if in_weights and is_leaf(outputs[0]):
                 self._copied(op, inputs[0], outputs[0])
                 return
             values = [self.watch.value(tensor) for tensor in inputs]
@@ -66,7 +66,7 @@ class Special:
         known.every |= value.every
         known.origin |= value.origin
         known.lost = frozenset(cut for cut in value.lost if not cut.explicit)
-        if source.requires_grad and not source.is_leaf:
+        if source.requires_grad and not is_leaf(source):
             behind = known.leaves
             cut = self._cut(op, find_caller().place, [source], [value], known)
             known.leaves, cut.in_weights = behind, True
@@ -75,7 +75,7 @@ class Special:
 
     def see_set_data(self, call: Call, tensor: Tensor, source: Any) -> None:
         """tensor.data = source"""
-        if isinstance(source, Tensor) and tensor.is_leaf:
+        if isinstance(source, Tensor) and is_leaf(tensor):
             caller = find_caller()
             through = caller.through
             op = call.op if through is None else through.co_qualname
@@ -84,7 +84,7 @@ class Special:
     def see_collective(self, call: Call, args: Any, kwargs: dict[str, Any]) -> None:
         """A collective of torch.distributed has filled all of its tensors but the last."""
         tensors = tensors_in((args, kwargs))
-        needed = [t for t in tensors if t.requires_grad and not t.is_leaf]
+        needed = [t for t in tensors if t.requires_grad and not is_leaf(t)]
         filled = [t for t in tensors if all(t is not other for other in needed)]
         if not needed or not filled:
             return
@@ -100,7 +100,7 @@ class Special:
         if not caller.direct:
             return
         if gradient is None:
-            is_orphan = tensor.requires_grad and not tensor.is_leaf and not tensor.retains_grad
+            is_orphan = tensor.requires_grad and not is_leaf(tensor) and not tensor.retains_grad
             if is_orphan and self.watch.passes.calls:
                 made_by = self.watch.value(tensor).made_by
                 self.orphans.setdefault(caller.place, made_by)

@@ -74,6 +74,11 @@ def grad_fn_of(tensor: Tensor) -> Any:
         return None
 
 
+def is_leaf(tensor: Tensor) -> bool:
+    """Whether no operation made it, as far as gradients know."""
+    return not tensor.requires_grad or grad_fn_of(tensor) is None
+
+
 def is_readable(tensor: Tensor) -> bool:
     """Whether its values can be looked at: a plain tensor, with values, in a usual dtype."""
     return (

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, switched_off
-from saetools.gradients.frames import called_by_compiled_code, find_caller
+from saetools.gradients.frames import COMPILED, called_by_compiled_code, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.optimizers import Optimizers
 from saetools.gradients.roles import TO_NUMBERS, Call, Role, call_of
@@ -22,10 +22,6 @@ from saetools.gradients.special import Special
 from saetools.gradients.tensors import tensors_in
 from saetools.gradients.watch import Watch
 
-COMPILED = (
-    "trace_gradients cannot see inside torch.compile: trace the code before it is compiled, or "
-    'compile it with backend="eager" inside torch.compiler.set_stance("force_eager")'
-)
 _WARNS = TO_NUMBERS | {"tensor", "as_tensor", "new_tensor", "grad"}
 active: list["Tracer"] = []  # the innermost last
 
@@ -42,6 +38,7 @@ class Tracer(TorchFunctionMode):
         self.watch = Watch(model, self.leaves, self.passes)
         self.special = Special(self.watch)
         self.paused = False
+        self.failures: list[str] = []  # of the tracer's own, which must not stop the user's code
         self._checked: set[Any] = set()
         self._blocks: list[Block | None] = [None]  # that surround the code; None where it is on
         self._around = contextlib.ExitStack()
@@ -113,26 +110,49 @@ class Tracer(TorchFunctionMode):
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs)
-        with torch._C.DisableTorchFunction():  # what we look at is not traced by another tracer
+        look = None
+        with self._looking():
             look = self.watch.look_before(call, inputs, args, kwargs)
         result = func(*args, **kwargs) if call.name not in _WARNS else _call(func, args, kwargs)
-        with torch._C.DisableTorchFunction():
-            self.watch.see(call, look, inputs, args, kwargs, result)
+        if look is not None:
+            with self._looking():
+                self.watch.see(call, look, inputs, args, kwargs, result)
         return result
+
+    def _looking(self) -> "_Looking":
+        return _Looking(self.failures)
 
     def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
         roots = tensors_in(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
-        with torch._C.DisableTorchFunction():
+        with self._looking():
             self.passes.begin(roots, list(map(self.watch.value, roots)))
         try:
             result = func(*args, **kwargs)
         finally:
-            with torch._C.DisableTorchFunction():
+            with self._looking():
                 self.passes.end()
         self.optimizers.see_backward()
-        with torch._C.DisableTorchFunction():
+        with self._looking():
             self.special.see_derivatives(func, tensors_in(result), roots)
         return result
+
+
+class _Looking:
+    """While we look, no other tracer sees it; and what we fail at is noted, not raised."""
+
+    def __init__(self, failures: list[str]) -> None:
+        self._failures = failures
+        self._silent = torch._C.DisableTorchFunction()
+
+    def __enter__(self) -> None:
+        self._silent.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        self._silent.__exit__(kind, error, traceback)
+        if not isinstance(error, Exception) or str(error) == COMPILED:
+            return False
+        self._failures.append(f"{type(error).__name__}: {error}")
+        return True
 
 
 def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saetools.gradients.tensors import grad_fn_of, is_readable, tensors_in
+from saetools.gradients.tensors import is_leaf, grad_fn_of, is_readable, tensors_in
 
 ENOUGH_ROWS = 32  # with fewer, a healthy unit is silent by chance
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -115,7 +115,7 @@ def counts_entries(name: str, args: Sequence[Any], limits: tuple[float, float] |
         return False  # what is written may be made from what it overwrites
     if pre.ndim == 1 and _averages_over_rows(grad_fn_of(pre)):
         return True
-    return limits is not None and pre.is_leaf and pre.requires_grad and isinstance(pre, torch.nn.Parameter)
+    return limits is not None and is_leaf(pre) and pre.requires_grad and isinstance(pre, torch.nn.Parameter)
 
 
 def share_of_entries_lost(came: Tensor, left: Tensor) -> float:

@@ -200,6 +200,8 @@ class Verdict:
         return said
 
     def _hints(self, trace: Trace) -> Iterator[str]:
+        if failures := self.tracer.failures:
+            yield f"The tracer itself failed {len(failures)} time(s), at first with {failures[0]}"
         unused = [leaf.name for leaf in self.tracer.leaves.of_model if leaf.is_unused()]
         if unused and self.passes.calls:
             listed = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)

@@ -11,7 +11,7 @@ from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, inference_block
 from saetools.gradients.finite import Finite
 from saetools.gradients.flow import Flow
-from saetools.gradients.frames import NOWHERE, Place, find_caller, function_around
+from saetools.gradients.frames import COMPILED, NOWHERE, Place, find_caller, function_around
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import nodes_behind
 from saetools.gradients.numbers import Numbers
@@ -23,6 +23,7 @@ from saetools.gradients.tensors import (
     grad_fn_of,
     has_slope,
     is_bad,
+    is_leaf,
     is_transformed,
     needs_gradient,
     state_of,
@@ -91,7 +92,7 @@ class Watch:
         value = Value(bad=self.finite.of_data(tensor, self.leaves))
         if not tensor.requires_grad:
             self.flow.enter(self.numbers.inside(tensor), value)
-        elif tensor.is_leaf:
+        elif is_leaf(tensor):
             leaf = self.leaves.meet(tensor)
             value.leaves, value.pure = leaf.bit, isinstance(tensor, nn.Parameter)
         else:
@@ -109,6 +110,8 @@ class Watch:
     def _adopt(self, tensor: Tensor, function: Place | None) -> None:
         """Watch the node of a custom autograd Function, which no call of torch's has made."""
         node = grad_fn_of(tensor)
+        if "CompiledFunction" in type(node).__name__:
+            raise RuntimeError(COMPILED)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             name = f"{node.name().removesuffix('Backward')}.apply"
             place = function or find_caller().place
@@ -157,8 +160,8 @@ class Watch:
             return
         self.operations += 1
         in_place = is_in_place(call.name)
-        written = [tensor for tensor in outputs if tensor.is_leaf] if in_place else []
-        computed = [tensor for tensor in outputs if not tensor.is_leaf] if written else outputs
+        written = [tensor for tensor in outputs if is_leaf(tensor)] if in_place else []
+        computed = [tensor for tensor in outputs if not is_leaf(tensor)] if written else outputs
         carries = any([tensor.requires_grad for tensor in computed])
         requires = any(before.required)
         if requires and not carries and is_transformed():
@@ -169,6 +172,8 @@ class Watch:
         out = self.flow.join(
             call.name, inputs, before.required, before.values, carries, is_one, numbers
         )
+        if not torch.is_grad_enabled():  # inside a custom Function, perhaps
+            out.function = next((v.function for v in before.values if v.function), None)
         if requires or carries:
             operation = self._note(call, inputs, before, out, outputs, args, kwargs)
             if not carries and not _writes_itself(inputs, before.required, written):
@@ -186,7 +191,7 @@ class Watch:
             self._know(tensor, out, carries and requires, operation)
         if carries and torch.is_grad_enabled():
             for value, needs, tensor in zip(before.values, before.required, inputs, strict=True):
-                if needs and tensor.is_leaf and value.leaves:
+                if needs and is_leaf(tensor) and value.leaves:
                     self.leaves.meet(tensor).used = True
             self.passes.graph.watch(operation, before.nodes, outputs)
 
@@ -253,14 +258,14 @@ class Watch:
             site.behind |= value.origin if is_number else value.leaves
         site.order = self.operations
         site.last = flowing[0][1]
-        from_leaf = call.name in ("detach", "data") and all(t.is_leaf for t, _ in flowing)
+        from_leaf = call.name in ("detach", "data") and all(is_leaf(t) for t, _ in flowing)
         cut = Cut(site, site.explicit or from_leaf)
         if is_number:
             self.numbers.left(result, cut)
             return
         cut.sources = self.flow.sources(inputs, before.values)
         self.flow.cut(cut, out)
-        out.function = function
+        out.function = function or out.function
         if from_leaf and call.name == "data":
             out.alias = self.leaves.meet(flowing[0][0])
 
@@ -288,7 +293,7 @@ class Watch:
         if splits and not has_slope(tensor):  # an index beside a value, as max() returns it
             value = Value(operation, every=out.every, origin=out.origin)
             self.cut_quietly(operation.op, operation.place, out.leaves, value)
-        elif tensor.is_leaf and tensor.requires_grad and is_in_place(operation.name):
+        elif is_leaf(tensor) and tensor.requires_grad and is_in_place(operation.name):
             known = self.value(tensor)
             value = Value(operation, out.lost, out.every | known.every, known.leaves)
             value.pure, value.bad = known.pure, out.bad

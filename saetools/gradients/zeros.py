@@ -95,6 +95,9 @@ class Reading:
                 if why:
                     at_output = node.is_flat and self._is_output(node)
                     leaves = set(leaves_behind(node))
+                    if why == "none":  # then nothing is sent on, not even zeros
+                        for leaf in leaves:
+                            leaf.hungry = leaf.is_data_lost = True
                     yield Suspicion(node.operation, why, node.name, leaves, at_output)
             elif node.came is ZERO and node.given.count(SOME) > 1:
                 yield self._cancelled(node)
