@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from saetools.gradients.frames import Place
+
 _LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
 
 
@@ -16,6 +18,8 @@ class Leaf:
         self.reference = weakref.ref(tensor)
         self.bit = bit
         self.name = name
+        self.is_parameter = isinstance(tensor, nn.Parameter)
+        self.words = name or f"a parameter of shape {tuple(tensor.shape)}"
         self.trained = trained  # it is a parameter of the traced model, or of an optimizer
         self.used = False  # an operation took it while gradients were recorded
         self.reached = False  # a graph led from a loss to it
@@ -23,6 +27,7 @@ class Leaf:
         self.hungry = False  # nothing but zeros arrived, at least once
         self.is_data_lost = False  # and these would have come from the data
         self.penalised = False  # something arrived from a penalty on the weights alone
+        self.place: Place | None = None  # where it was made in the block, or first used
         self.stepped = False  # an optimizer that was given, or made a step, holds it
         self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
 
@@ -89,9 +94,9 @@ class Leaves:
     def wanted(self) -> list[Leaf]:
         """Those that ought to be reached: where an optimizer holds some of them, these."""
         wanted = [leaf for leaf in self.all() if leaf.is_wanted()]
-        held = [leaf for leaf in wanted if leaf.stepped]
-        of_model = any(leaf.stepped for leaf in self.of_model) or not self.of_model
-        return held if held and of_model else wanted
+        if self.of_model and not any(leaf.stepped for leaf in self.of_model):
+            return [leaf for leaf in self.of_model if leaf.is_wanted()]
+        return [leaf for leaf in wanted if leaf.stepped] or wanted
 
     def is_copy(self, leaf: Leaf) -> bool:
         """Whether a leaf that is reached has nearly the same values, as a student has."""

@@ -11,7 +11,7 @@ from torch.optim.optimizer import (
 )
 
 from saetools.gradients.frames import Place, users_place
-from saetools.gradients.leaves import Leaves
+from saetools.gradients.leaves import Leaf, Leaves
 
 
 class Optimizers:
@@ -39,14 +39,12 @@ class Optimizers:
             after.remove()
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        has_closure = bool(args) or kwargs.get("closure") is not None
+        has_closure = len(args) > 1 or kwargs.get("closure") is not None
         self.step = users_place()
         if not any(optimizer is other for other in self._seen):
             self._seen.append(optimizer)
             self._leaves.meet_optimizer(optimizer)
-        gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
-        is_empty = all(gradient is None for gradient in gradients)
-        if self._since_backward is not None and is_empty and not has_closure:
+        if self._since_backward is not None and not has_closure and _is_empty(optimizer):
             self.cleared.append(self._since_backward)
         self._since_backward, self._is_fresh = None, False
         self.stepping += 1
@@ -60,29 +58,25 @@ class Optimizers:
         self._since_backward, self._is_fresh = None, True
 
     def see_cleared(self) -> None:
-        """A gradient was set to None."""
+        """Gradients were set to None, or to 0 by zero_grad."""
         if self._is_fresh and self._since_backward is None:
             self._since_backward = users_place()
 
-    def forgotten(self) -> list[str]:
-        """Parameters of the model that get a gradient and that no optimizer holds, by name.
-
-        Only where an optimizer was given: otherwise another one may hold them.
-        """
-        if not self.given:
-            return []
-        held = {id(p) for o in self._seen for group in o.param_groups for p in group["params"]}
-        return [
-            leaf.name
-            for leaf in self._leaves.of_model
-            if leaf.fed and id(leaf.reference()) not in held
-        ]
+    def forgotten(self) -> list[Leaf]:
+        """Parameters that get a gradient and that no optimizer holds; none if none was seen."""
+        leaves = self._leaves.all() if self._seen else []
+        return [leaf for leaf in leaves if leaf.fed and leaf.is_parameter and not leaf.stepped]
 
     def held_elsewhere(self) -> bool:
         """Whether an optimizer was given or seen of which no parameter is the model's."""
-        held = {id(p) for o in self._seen for group in o.param_groups for p in group["params"]}
-        of_model = {id(leaf.reference()) for leaf in self._leaves.of_model}
-        return bool(held and of_model) and not held & of_model
+        of_model = self._leaves.of_model
+        return bool(self._seen and of_model) and not any(leaf.stepped for leaf in of_model)
+
+
+def _is_empty(optimizer: Optimizer) -> bool:
+    """Whether there is nothing to step on: no gradient, or only zeros."""
+    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
+    return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
 def as_list(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saetools.gradients.flow import NO_CUTS
 from saetools.gradients.frames import Place, called_in, find_caller
@@ -27,6 +27,8 @@ class Special:
             inputs, outputs = tensors_in(arguments), tensors_in(result)
             if not inputs or not outputs:
                 return
+            if isinstance(outputs[0], nn.Parameter) and outputs[0].requires_grad:
+                self.watch.leaves.meet(outputs[0]).place = find_caller().place
             in_weights = op in ("torch.nn.Parameter", "torch.autograd.Variable")
             if in_weights and is_leaf(outputs[0]):
                 self._copied(op, inputs[0], outputs[0])

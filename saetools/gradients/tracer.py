@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, switched_off
-from saetools.gradients.frames import COMPILED, called_by_compiled_code, find_caller
+from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.optimizers import Optimizers
 from saetools.gradients.roles import TO_NUMBERS, Call, Role, call_of
@@ -110,6 +110,9 @@ class Tracer(TorchFunctionMode):
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs)
+        if call.name in ("zero_", "_foreach_zero_"):
+            if called_in("", "zero_grad"):
+                self.optimizers.see_cleared()
         look = None
         with self._looking():
             look = self.watch.look_before(call, inputs, args, kwargs)

@@ -107,7 +107,7 @@ class Verdict:
             judged = self._judge(suspicion, starved, all_starved)
             names = sorted(leaf.name for leaf in suspicion.leaves & starved if leaf.name)
             words = advice_numbers.of_zeros(suspicion.why, operation, suspicion.node, names)
-            if judged == "":
+            if judged == "" and suspicion.why != "zero":
                 words = (
                     advice_numbers.FLOOR if suspicion.why == "floor" else advice_numbers.SILENT
                 )
@@ -140,7 +140,7 @@ class Verdict:
             return why if all_starved else None
         if why == "flat":
             return why if hungry or suspicion.at_output else None
-        return why if hungry else None
+        return why if hungry else ("" if why == "zero" else None)
 
     def _not_finite(self) -> list[Finding]:
         found: dict[tuple[str, Place], Finding] = {}
@@ -179,9 +179,12 @@ class Verdict:
         optimizers = self.tracer.optimizers
         for place in dict.fromkeys(optimizers.cleared):
             yield _finding("cleared", "zero_grad", place, advice.CLEARED)
-        step = optimizers.step or (self.passes.places or [None])[-1]
-        for name in optimizers.forgotten() if step is not None else ():
-            yield _finding("not optimized", name, step, advice.NOT_OPTIMIZED)
+        by_place: dict[Place, list[str]] = {}
+        for leaf in optimizers.forgotten() if optimizers.given else ():
+            by_place.setdefault(leaf.place or self.passes.places[-1], []).append(leaf.words)
+        for place, names in by_place.items():
+            op = ", ".join(dict.fromkeys(names))
+            yield _finding("not optimized", op, place, advice.NOT_OPTIMIZED)
         for place, made_by in self.tracer.special.orphans.items():
             yield _finding("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
 
@@ -206,7 +209,15 @@ class Verdict:
         if unused and self.passes.calls:
             listed = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
             yield f"Not used in the block: {listed}"
-        if self.tracer.optimizers.held_elsewhere():
+        optimizers = self.tracer.optimizers
+        forgotten = [] if optimizers.given else optimizers.forgotten()
+        if forgotten and any(leaf.stepped for leaf in self.tracer.leaves.of_model):
+            listed = "; ".join(
+                leaf.words + (f", line {leaf.place.lineno}" if leaf.place else "")
+                for leaf in forgotten[:3]
+            )
+            yield f"Get a gradient, and no optimizer that made a step here holds them: {listed}"
+        if optimizers.held_elsewhere():
             yield (
                 "The optimizer holds no parameter of this model: was it made for a copy of it, or "
                 "before the layers were replaced?"

@@ -192,7 +192,8 @@ class Watch:
         if carries and torch.is_grad_enabled():
             for value, needs, tensor in zip(before.values, before.required, inputs, strict=True):
                 if needs and is_leaf(tensor) and value.leaves:
-                    self.leaves.meet(tensor).used = True
+                    leaf = self.leaves.meet(tensor)
+                    leaf.used, leaf.place = True, leaf.place or operation.place
             self.passes.graph.watch(operation, before.nodes, outputs)
 
     def _note(
