@@ -3,6 +3,8 @@
 A line that ends in `#! kind` is to be named; `#= kind` marks a second line that is right as well.
 """
 
+# ruff: noqa: E501
+
 CASES = {
     # gradients that are not recorded
     "no_grad around a penalty of a layer": """

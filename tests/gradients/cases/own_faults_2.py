@@ -1,5 +1,7 @@
 """More faults: other programs of the same kinds, written to see whether the tool generalises."""
 
+# ruff: noqa: E501
+
 CASES = {
     "no_grad around the distance of two outputs": """
         left, right = nn.Linear(5, 6), nn.Linear(7, 6)

@@ -1,5 +1,7 @@
 """Programs that people have, in which nothing is wrong: none may be accused, and no bit changed."""
 
+# ruff: noqa: E501
+
 CASES = {
     "encoder layer with padding and a causal mask": """
         model = nn.ModuleDict({

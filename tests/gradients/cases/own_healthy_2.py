@@ -1,5 +1,7 @@
 """More healthy programs, written to see whether the tool generalises."""
 
+# ruff: noqa: E501
+
 CASES = {
     "decoder with a cache of keys, trained by teacher forcing": """
         class Decoder(nn.Module):
