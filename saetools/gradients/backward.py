@@ -8,7 +8,7 @@ from torch import Tensor
 from saetools.gradients.frames import Place, users_place
 from saetools.gradients.leaves import Leaf, Leaves
 from saetools.gradients.nodes import BAD, SOME, Graph, Node, nodes_behind
-from saetools.gradients.tensors import is_leaf, is_bad
+from saetools.gradients.tensors import is_bad, is_leaf
 from saetools.gradients.units import share_lost, share_of_entries_lost
 from saetools.gradients.values import Cut, Operation, Value
 from saetools.gradients.zeros import Reading, Suspicion

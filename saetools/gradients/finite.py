@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from saetools.gradients.watch import Before
 
 
+def came_bad(tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:
+    """Where NaN or infinity came from, in a tensor that is seen for the first time."""
+    if not is_bad(tensor) or not (tensor.requires_grad or has_nan(tensor)):
+        return frozenset()
+    leaf = leaves.known(tensor)
+    what = "the weights" if isinstance(tensor, nn.Parameter) else "the data"
+    name = f" ({leaf.name})" if leaf is not None and leaf.name else ""
+    why = f"NaN or infinity is already in {what}{name}"
+    return frozenset({Operation(-1, "", "", NOWHERE, why_bad=why)})
+
+
 class Finite:
     """Watches values. -inf that is put in by hand is a mask, and no fault."""
 
     def __init__(self) -> None:
         self.bad: dict[Operation, None] = {}  # the first ones, in order; they may do no harm
-
-    def of_data(self, tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:
-        """Where NaN or infinity came from, in a tensor that is seen for the first time."""
-        if not is_bad(tensor) or not (tensor.requires_grad or has_nan(tensor)):
-            return frozenset()
-        leaf = leaves.known(tensor)
-        what = "the weights" if isinstance(tensor, nn.Parameter) else "the data"
-        name = f" ({leaf.name})" if leaf is not None and leaf.name else ""
-        why = f"NaN or infinity is already in {what}{name}"
-        return frozenset({Operation(-1, "", "", NOWHERE, why_bad=why)})
 
     def see(
         self,

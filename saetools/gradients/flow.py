@@ -69,7 +69,7 @@ class Flow:
                 out.leaves |= value.leaves
             else:
                 dead |= lost
-        self.enter(numbers, out)
+        out.take(numbers)
         out.pure = all(
             value.pure if needs else tensor.numel() == 1 and not value.origin
             for value, needs, tensor in zip(values, required, inputs, strict=True)
@@ -114,9 +114,7 @@ class Flow:
             cut.stopped = cut.stopped or cut.explicit
         return frozenset(cut for cut in dead_now if not cut.stopped)
 
-    def _without_own(
-        self, inputs: Sequence[Tensor], values: Sequence[Value], dead: Cuts
-    ) -> Cuts:
+    def _without_own(self, inputs: Sequence[Tensor], values: Sequence[Value], dead: Cuts) -> Cuts:
         """Without what was cut from a term of the same sum, as in x - x.floor()."""
         if not any(cut.sources for cut in dead):
             return dead
@@ -135,13 +133,6 @@ class Flow:
             for tensor, value in zip(inputs, values, strict=True)
             for number, _ in self.sums.terms(tensor, value)
         )
-
-    def enter(self, numbers: Cuts, out: Value) -> None:
-        """Numbers that had left the graph have come back, in `out`."""
-        for cut in numbers:
-            cut.site.joined = True
-            out.every |= cut.site.bit
-        out.lost |= numbers
 
     def cut(self, cut: Cut, out: Value) -> None:
         """Write a new cut into what is known of its output."""

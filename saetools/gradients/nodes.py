@@ -16,7 +16,17 @@ SOME, ZERO, BAD, NONE, EMPTY = State.SOME, State.ZERO, State.BAD, State.NONE, St
 class Node:
     """What is known of one autograd node: its operation, and the last backward pass through it."""
 
-    __slots__ = ("came", "given", "inputs", "is_flat", "left", "lost", "name", "number", "operation")
+    __slots__ = (
+        "came",
+        "given",
+        "inputs",
+        "is_flat",
+        "left",
+        "lost",
+        "name",
+        "number",
+        "operation",
+    )
 
     def __init__(self, operation: Operation, name: str, is_flat: bool) -> None:
         self.operation = operation
@@ -53,9 +63,7 @@ class Graph:
         found: Node | None = node.metadata.get(self._key)
         return found
 
-    def watch(
-        self, operation: Operation, before: Sequence[Any], outputs: Sequence[Tensor]
-    ) -> None:
+    def watch(self, operation: Operation, before: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Hook the nodes that an operation made, back to those of its inputs.
 
         On the node, not on the tensor: a tensor cannot tell one of its consumers from another.

@@ -39,7 +39,15 @@ _VIEWS = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes that are t
 _VALUES_UNUSED = {
     *("size", "numel", "dim", "expand_as", "view_as", "type_as", "register_hook", "stride"),
     *("requires_grad_", "retain_grad", "is_floating_point", "is_complex", "__len__", "__format__"),
-    *("__repr__", "__bool__", "element_size", "storage_offset", "data_ptr", "untyped_storage", "get_device"),
+    *(
+        "__repr__",
+        "__bool__",
+        "element_size",
+        "storage_offset",
+        "data_ptr",
+        "untyped_storage",
+        "get_device",
+    ),
     *("register_post_accumulate_grad_hook", "nelement", "is_contiguous", "ndimension", "__hash__"),
     *("new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"),
     *("_is_view", "has_names", "is_same_size", "is_set_to", "result_type", "__deepcopy__"),

@@ -47,7 +47,9 @@ class Sites:
                 self.samples.append(site)
         return site
 
-    def of_cut(self, call: Call, caller: Caller, block: Block | None, function: Place | None) -> Site:
+    def of_cut(
+        self, call: Call, caller: Caller, block: Block | None, function: Place | None
+    ) -> Site:
         """The site of an operation whose inputs require a gradient and whose output does not."""
         if function is not None:
             through = caller.through.co_name if caller.through is not None else "apply"

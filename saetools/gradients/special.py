@@ -112,7 +112,9 @@ class Special:
             self.watch.cut_quietly("Tensor.grad", caller.place, behind, out)
             self.watch.values.set(gradient, out)
 
-    def see_derivatives(self, func: Any, results: Sequence[Tensor], roots: Sequence[Tensor]) -> None:
+    def see_derivatives(
+        self, func: Any, results: Sequence[Tensor], roots: Sequence[Tensor]
+    ) -> None:
         """torch.autograd.grad has returned gradients: with a graph of their own, or without."""
         if func is not torch.autograd.grad:
             return

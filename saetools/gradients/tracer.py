@@ -193,5 +193,3 @@ def paused() -> contextlib.AbstractContextManager[None]:
                 tracer.paused = was
 
     return pause()
-
-

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saetools.gradients.tensors import is_leaf, grad_fn_of, is_readable, tensors_in
+from saetools.gradients.tensors import grad_fn_of, is_leaf, is_readable, tensors_in
 
 ENOUGH_ROWS = 32  # with fewer, a healthy unit is silent by chance
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -67,9 +67,7 @@ def bounds(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[floa
     return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
 
 
-def find_silence(
-    pre: Tensor, limits: tuple[float, float] | None
-) -> Silence | None:
+def find_silence(pre: Tensor, limits: tuple[float, float] | None) -> Silence | None:
     """The units of a pre-activation that are beyond one bound on every row, or None.
 
     Args:
@@ -96,9 +94,11 @@ def find_silence(
 
 def share_lost(silence: Silence, came: Tensor, left: Tensor) -> float:
     """The share of units that are silent, get a gradient on enough rows, and send none on."""
-    if came.shape != left.shape or came.ndim < 2 or silence.units.numel() != came.shape[
-        unit_dim(came)
-    ]:
+    if (
+        came.shape != left.shape
+        or came.ndim < 2
+        or silence.units.numel() != came.shape[unit_dim(came)]
+    ):
         return 0.0
     rows = rows_of(came)
     wanted = (came != 0).sum(rows) >= ENOUGH_ROWS
@@ -115,7 +115,12 @@ def counts_entries(name: str, args: Sequence[Any], limits: tuple[float, float] |
         return False  # what is written may be made from what it overwrites
     if pre.ndim == 1 and _averages_over_rows(grad_fn_of(pre)):
         return True
-    return limits is not None and is_leaf(pre) and pre.requires_grad and isinstance(pre, torch.nn.Parameter)
+    return (
+        limits is not None
+        and is_leaf(pre)
+        and pre.requires_grad
+        and isinstance(pre, torch.nn.Parameter)
+    )
 
 
 def share_of_entries_lost(came: Tensor, left: Tensor) -> float:

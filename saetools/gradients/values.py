@@ -87,6 +87,13 @@ class Value:
     terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
     is_slope: bool = False  # 0 in value, soft - soft.detach(): nothing but a slope
 
+    def take(self, numbers: Cuts) -> None:
+        """Numbers that had left the graph have come back, in this value."""
+        for cut in numbers:
+            cut.site.joined = True
+            self.every |= cut.site.bit
+        self.lost |= numbers
+
 
 class _Reference(weakref.ref[Tensor]):
     __slots__ = ("key",)

@@ -108,9 +108,7 @@ class Verdict:
             names = sorted(leaf.name for leaf in suspicion.leaves & starved if leaf.name)
             words = advice_numbers.of_zeros(suspicion.why, operation, suspicion.node, names)
             if judged == "" and suspicion.why != "zero":
-                words = (
-                    advice_numbers.FLOOR if suspicion.why == "floor" else advice_numbers.SILENT
-                )
+                words = advice_numbers.FLOOR if suspicion.why == "floor" else advice_numbers.SILENT
             if judged is None:
                 continue
             kind = "cut" if suspicion.why == "none" else "zeroed"

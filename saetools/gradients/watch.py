@@ -9,34 +9,29 @@ from torch import Tensor, nn
 
 from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, inference_block
+from saetools.gradients.factors import note_factors
 from saetools.gradients.finite import Finite
 from saetools.gradients.flow import Flow
-from saetools.gradients.frames import COMPILED, NOWHERE, Place, find_caller, function_around
+from saetools.gradients.frames import NOWHERE, Place, find_caller, function_around
+from saetools.gradients.known import Known
 from saetools.gradients.leaves import Leaves
-from saetools.gradients.nodes import nodes_behind
 from saetools.gradients.numbers import Numbers
 from saetools.gradients.roles import Call, Role, is_in_place
 from saetools.gradients.sites import Sites
 from saetools.gradients.tensors import (
-    State,
-    flatten,
     grad_fn_of,
     has_slope,
     is_bad,
     is_leaf,
     is_transformed,
     needs_gradient,
-    state_of,
     tensors_in,
 )
 from saetools.gradients.units import Silence, bounds, counts_entries, find_silence
-from saetools.gradients.values import Cut, Operation, Value, Values
+from saetools.gradients.values import Cut, Operation, Value
 
 _TAKE_NUMBERS = {"tensor", "as_tensor", "new_tensor", "full"}
-_SOFTMAXES = {"softmax", "log_softmax", "cross_entropy"}
 _ALWAYS, _NOW_AND_AGAIN = 32, 16  # looking for silent units costs more than a ReLU
-_HALVES = {torch.float16, torch.bfloat16}
-_WITH_FACTOR = {"mul", "__rmul__", "mul_", "multiply", "div", "divide", "floor_divide"}
 
 
 _requires_grad = attrgetter("requires_grad")
@@ -68,11 +63,12 @@ class Watch:
     """Follows values from operation to operation."""
 
     def __init__(self, model: nn.Module | None, leaves: Leaves, passes: Passes) -> None:
-        self.values = Values()
         self.flow = Flow()
         self.numbers = Numbers()
         self.sites = Sites(model)
         self.finite = Finite()
+        self.known = Known(leaves, passes.graph, self.numbers)
+        self.values = self.known.values
         self.leaves = leaves
         self.passes = passes
         self.block: Block | None = None  # that switched gradients off
@@ -81,42 +77,7 @@ class Watch:
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor, also of one that is seen for the first time."""
-        value = self.values.get(tensor)
-        if value is None or (value.function is not None and tensor.requires_grad):
-            place = None if value is None else value.function
-            value = self._meet(tensor, place)
-            self.values.set(tensor, value)
-        return value
-
-    def _meet(self, tensor: Tensor, function: Place | None) -> Value:
-        value = Value(bad=self.finite.of_data(tensor, self.leaves))
-        if not tensor.requires_grad:
-            self.flow.enter(self.numbers.inside(tensor), value)
-        elif is_leaf(tensor):
-            leaf = self.leaves.meet(tensor)
-            value.leaves, value.pure = leaf.bit, isinstance(tensor, nn.Parameter)
-        else:
-            value.leaves = self._leaves_behind(tensor)
-            self._adopt(tensor, function)
-        value.origin = value.leaves
-        return value
-
-    def _leaves_behind(self, tensor: Tensor) -> int:
-        """The leaves of a graph that was not seen in the making, one bit each."""
-        nodes = nodes_behind([grad_fn_of(tensor)])
-        leaves = [self.leaves.meet(node.variable) for node in nodes if hasattr(node, "variable")]
-        return sum({leaf.bit for leaf in leaves})
-
-    def _adopt(self, tensor: Tensor, function: Place | None) -> None:
-        """Watch the node of a custom autograd Function, which no call of torch's has made."""
-        node = grad_fn_of(tensor)
-        if "CompiledFunction" in type(node).__name__:
-            raise RuntimeError(COMPILED)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            name = f"{node.name().removesuffix('Backward')}.apply"
-            place = function or find_caller().place
-            operation = Operation(self.operations, name, "apply", place)
-            self.passes.graph.watch(operation, [edge for edge, _ in node.next_functions], [tensor])
+        return self.known.value(tensor, self.operations)
 
     def look_before(
         self, call: Call, inputs: Sequence[Tensor], args: Any, kwargs: dict[str, Any]
@@ -175,7 +136,7 @@ class Watch:
         if not torch.is_grad_enabled():  # inside a custom Function, perhaps
             out.function = next((v.function for v in before.values if v.function), None)
         if requires or carries:
-            operation = self._note(call, inputs, before, out, outputs, args, kwargs)
+            operation = self._note(call, inputs, before, out, outputs, (args, kwargs))
             if not carries and not _writes_itself(inputs, before.required, written):
                 self._see_cut(call, inputs, before, out, result)
         else:
@@ -203,31 +164,15 @@ class Watch:
         before: Before,
         out: Value,
         outputs: Sequence[Tensor],
-        args: Any,
-        kwargs: dict[str, Any],
+        arguments: Any,
     ) -> Operation:
-        """Note of an operation what the backward pass and the advice will ask for."""
         caller = find_caller()
         operation = Operation(self.operations, call.op, call.name, caller.place)
         operation.layer = self.sites.layer(caller)
         operation.pure = out.pure
         operation.inputs = tuple(map(self.values.reference, inputs))
         operation.silence, operation.by_entry = before.silence, before.by_entry
-        operation.half = not _HALVES.isdisjoint([t.dtype for t in (*inputs, *outputs)])
-        if call.name in _WITH_FACTOR or "rounding_mode" in kwargs:
-            operation.numbers = tuple(
-                item for item in flatten((args, kwargs)) if isinstance(item, int | float | str)
-            )
-        if call.name in _WITH_FACTOR:
-            for tensor, needs in zip(inputs, before.required, strict=True):
-                if state_of(tensor) is State.ZERO:
-                    operation.zero_factor = True
-                    if not needs:
-                        operation.masked = "one" if tensor.numel() == 1 else "mask"
-            if 0 in operation.numbers:
-                operation.masked = "one"
-        if call.name in _SOFTMAXES and inputs:
-            operation.one_entry = 1 in inputs[0].shape[1:]
+        note_factors(operation, inputs, before.required, outputs, arguments)
         out.made_by = operation
         return operation
 

@@ -49,8 +49,10 @@ class Suspicion:
 
 def _is(node: Node, names: tuple[str, ...]) -> bool:
     bare = node.name.partition("Backward")[0]
-    return bare in names or bare.rstrip("0123456789") in names or bare.startswith(
-        tuple(name for name in names if len(name) > 4)
+    return (
+        bare in names
+        or bare.rstrip("0123456789") in names
+        or bare.startswith(tuple(name for name in names if len(name) > 4))
     )
 
 
@@ -72,7 +74,9 @@ class Reading:
         behind_data: set[int] = set()  # nodes to which a path through the data leads,
         fed: set[int] = set()  # and those to which something comes on it
         for node in self.nodes:
-            is_sum = _is_linear(node) and not (_is(node, _SCALING) and len(node.operation.inputs) > 1)
+            is_sum = _is_linear(node) and not (
+                _is(node, _SCALING) and len(node.operation.inputs) > 1
+            )
             is_data = not (node.operation.pure or is_sum)
             has_data = is_data or id(node) in behind_data
             is_fed = (is_data and node.came in (SOME, BAD)) or id(node) in fed
@@ -122,7 +126,7 @@ class Reading:
         return "zero"
 
     def _one_edge(self, node: Node) -> str:
-        """"edge" if zeros leave towards one input, for no reason that the others explain."""
+        """ "edge" if zeros leave towards one input, for no reason that the others explain."""
         if node.left.count(ZERO) == 0 or not any(state is SOME for state in node.left):
             return ""
         is_explained = node.operation.zero_factor or _is(node, _CHOOSING)

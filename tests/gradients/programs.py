@@ -48,7 +48,9 @@ def run(program, path, traced=True):
     path.write_text("\n".join(lines))
     source = "\n".join(lines)
     if not traced:
-        source = re.sub(r"trace_gradients\(.*\) as trace", "contextlib.nullcontext() as trace", source)
+        source = re.sub(
+            r"trace_gradients\(.*\) as trace", "contextlib.nullcontext() as trace", source
+        )
     scope, error = {"__name__": "program"}, None
     torch.manual_seed(0)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

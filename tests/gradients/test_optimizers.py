@@ -112,7 +112,10 @@ def test_the_grad_of_what_is_no_leaf():
 
 def test_everything_is_frozen():
     model = nn.Linear(3, 1).requires_grad_(False)
-    with pytest.raises(RuntimeError, match="does not require grad"), trace_gradients(model) as trace:
+    with (
+        pytest.raises(RuntimeError, match="does not require grad"),
+        trace_gradients(model) as trace,
+    ):
         model(torch.randn(8, 3)).square().mean().backward()
     [finding] = trace.findings
     assert "all are frozen" in finding.reason

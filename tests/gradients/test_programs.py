@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from cases import own_faults, own_faults_2, own_healthy, own_healthy_2, public_faults, public_healthy
+from cases import (
+    own_faults,
+    own_faults_2,
+    own_healthy,
+    own_healthy_2,
+    public_faults,
+    public_healthy,
+)
 from programs import run
 from torch import nn
 
