@@ -24,9 +24,11 @@ def posted() -> tuple[nn.Module, Step]:
     """The posted network and its penalty: small products, so that the tracer weighs most."""
     x = chicago_context().train
     model = PostedAutoencoder(seed=0)
-    return model, lambda: train(
-        model, x, lambda o: posted_penalty(o.latents, batch_size=2560), steps=1
-    )
+
+    def step() -> None:
+        train(model, x, lambda o: posted_penalty(o.latents, batch_size=2560), steps=1)
+
+    return model, step
 
 
 def small() -> tuple[nn.Module, Step]:

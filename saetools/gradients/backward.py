@@ -105,7 +105,8 @@ class Passes:
             first = min(operation.bad, key=lambda other: other.order)
             self.bad_values[first] = None
             return
-        wrong = [int((~g.isfinite()).sum()) / g.numel() for g in left if _is_dense(g)]
+        dense = [g for g in left if g is not None and not g.is_sparse and g.numel() > 0]
+        wrong = [int((~g.isfinite()).sum()) / g.numel() for g in dense]
         self.bad_slopes[operation] = max(wrong, default=1.0) or 1.0
 
     def close(self) -> None:
@@ -116,10 +117,6 @@ class Passes:
 
 def _ignore(node: Node, left: Any, came: Any) -> None:
     del node, left, came
-
-
-def _is_dense(gradient: Tensor | None) -> bool:
-    return gradient is not None and not gradient.is_sparse and gradient.numel() > 0
 
 
 def _first(gradients: Sequence[Tensor | None]) -> Tensor | None:

@@ -102,7 +102,7 @@ class Flow:
         dead: Cuts,
         is_one: bool,
     ) -> Cuts:
-        """Without what is there on purpose: stopped gradients, targets, x.floor() in x - x.floor()."""
+        """Without what is there on purpose: stopped gradients, targets, the floor in x - floor."""
         if name in SIGNS:
             if not is_one and SIGNS[name] != (1, 1):
                 dead_now = frozenset(cut for cut in dead if cut.in_weights)

@@ -13,13 +13,13 @@ from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _HERE = str(Path(__file__).parent) + os.sep
-_COMPILER = _TORCH + os.path.join("_dynamo", "eval_frame.py")
-_FUNCTION = _TORCH + os.path.join("autograd", "function.py")
+_COMPILER = str(Path(torch.__file__).parent / "_dynamo" / "eval_frame.py")
+_FUNCTION = str(Path(torch.__file__).parent / "autograd" / "function.py")
 # Torch's own files through which a call passes before the tracer sees it.
 _PLUMBING = tuple(
     _TORCH + name for name in ("overrides.py", "_tensor.py", "functional.py", "_jit_internal")
 )
-_MODULES = _TORCH + os.path.join("nn", "modules")
+_MODULES = str(Path(torch.__file__).parent / "nn" / "modules")
 
 
 COMPILED = (
@@ -97,7 +97,8 @@ class Caller(NamedTuple):
 def find_caller() -> Caller:
     """Who called the operation that is being looked at."""
     frame = sys._getframe(1)
-    through, outer, layers, direct = None, None, [], True
+    through, outer, direct = None, None, True
+    layers: list[Any] = []
     while frame.f_back is not None:
         owner = _owner(frame.f_code.co_filename)
         if owner is _Owner.USER:

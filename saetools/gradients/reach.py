@@ -100,9 +100,9 @@ def _reach(term: Tensor, named: Mapping[str, Tensor]) -> dict[str, Cell]:
         gradients = _by_backward(term, list(named.values()))
     else:
         one = torch.ones_like(term)  # not term.sum(), which has no graph under no_grad
-        gradients = torch.autograd.grad(
-            term, list(named.values()), one, retain_graph=True, allow_unused=True
-        )
+        tensors = list(named.values())
+        found = torch.autograd.grad(term, tensors, one, retain_graph=True, allow_unused=True)
+        gradients = list(found)
     return {name: _judge(g) for name, g in zip(named, gradients, strict=True)}
 
 

@@ -57,7 +57,7 @@ class Sites:
             return self.get((op, function), op, function)
         layer = self.layer(caller)
         if call.role is Role.NUMBER:
-            key = (call.op, caller.place)
+            key: Any = (call.op, caller.place)
             return self.get(key, call.op, caller.place, layer, explicit=True, number=True)
         if block is not None and block.by_user:
             key = (block.op, block.place, caller.place)

@@ -52,11 +52,11 @@ class Tracer(TorchFunctionMode):
         self._around.enter_context(reported_to(self.special.see_seam))
         self._around.enter_context(self.optimizers.watched())
         active.append(self)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         active.remove(self)
         self._around.close()
         self.passes.close()
@@ -110,9 +110,8 @@ class Tracer(TorchFunctionMode):
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs)
-        if call.name in ("zero_", "_foreach_zero_"):
-            if called_in("", "zero_grad"):
-                self.optimizers.see_cleared()
+        if call.name in ("zero_", "_foreach_zero_") and called_in("", "zero_grad"):
+            self.optimizers.see_cleared()
         look = None
         with self._looking():
             look = self.watch.look_before(call, inputs, args, kwargs)

@@ -58,7 +58,7 @@ def bounds(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[floa
     """
     if name not in _CLAMPS:
         return _BOUNDS.get(name)
-    low, high = (list(args[1:]) + [None, None])[:2]
+    low, high = [*args[1:3], None, None][:2]
     if name in ("clamp_min", "clamp_max"):
         low, high = (low, None) if name == "clamp_min" else (None, low)
     low, high = kwargs.get("min", low), kwargs.get("max", high)

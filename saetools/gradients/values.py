@@ -1,7 +1,6 @@
 """What the tracer knows of each tensor: a table by identity that keeps nothing alive."""
 
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,13 +98,6 @@ class _Reference(weakref.ref[Tensor]):
     __slots__ = ("key",)
     key: int
 
-    def __new__(cls, tensor: Tensor, forget: Callable[[Any], None]) -> "_Reference":
-        return super().__new__(cls, tensor, forget)
-
-    def __init__(self, tensor: Tensor, forget: Callable[[Any], None]) -> None:
-        super().__init__(tensor, forget)
-        self.key = id(tensor)
-
 
 class Values:
     """tensor -> Value, by identity and by weak references.
@@ -136,4 +128,6 @@ class Values:
         if entry is not None and entry[0]() is tensor:
             self._table[id(tensor)] = (entry[0], value)
         else:
-            self._table[id(tensor)] = (_Reference(tensor, self._forget), value)
+            reference = _Reference(tensor, self._forget)
+            reference.key = id(tensor)
+            self._table[id(tensor)] = (reference, value)

@@ -44,7 +44,7 @@ class Verdict:
         trace.operations, trace.backward_calls = self.watch.operations, self.passes.calls
         trace.parameters = len(self.wanted)
         trace.reached = sum(leaf.reached for leaf in self.wanted)
-        trace.hints = list(self._hints(trace))
+        trace.hints = list(self._hints())
 
     def _cuts(self) -> list[Site]:
         """The cuts that matter."""
@@ -200,7 +200,7 @@ class Verdict:
                 said.append(_aside(site, advice.STOPPED if site.explicit else advice.MASK))
         return said
 
-    def _hints(self, trace: Trace) -> Iterator[str]:
+    def _hints(self) -> Iterator[str]:
         if failures := self.tracer.failures:
             yield f"The tracer itself failed {len(failures)} time(s), at first with {failures[0]}"
         unused = [leaf.name for leaf in self.tracer.leaves.of_model if leaf.is_unused()]

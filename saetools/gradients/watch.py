@@ -123,7 +123,7 @@ class Watch:
         in_place = is_in_place(call.name)
         written = [tensor for tensor in outputs if is_leaf(tensor)] if in_place else []
         computed = [tensor for tensor in outputs if not is_leaf(tensor)] if written else outputs
-        carries = any([tensor.requires_grad for tensor in computed])
+        carries = any(map(_requires_grad, computed))
         requires = any(before.required)
         if requires and not carries and is_transformed():
             carries = any(map(needs_gradient, computed))
@@ -221,10 +221,9 @@ class Watch:
             return None, None
         if torch.is_inference_mode_enabled():
             return inference_block(), None
-        if self.block is None or not self.block.by_user:
-            if function := function_around():
-                return None, function
-        return self.block, None
+        is_users = self.block is not None and self.block.by_user
+        function = None if is_users else function_around()
+        return (None, function) if function else (self.block, None)
 
     def see_write(self, tensor: Tensor, out: Value) -> None:
         """Values were written into a leaf, or into its .data."""

@@ -1,5 +1,7 @@
 """Each fault is named on its line, with no line beside it; no healthy program is accused."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from cases import (
@@ -60,8 +62,7 @@ def test_ordinary_relu_networks_at_their_default_initialisation_are_not_accused(
 ):
     for seed in range(20):
         torch.manual_seed(seed)
-        pairs = zip(widths, widths[1:], strict=False)
-        layers = [layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())]
+        layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         model = nn.Sequential(*layers[:-1])
         with trace_gradients(model) as trace:
             model(draw(batch, widths[0])).square().mean().backward()

@@ -178,7 +178,7 @@ def test_tracers_nest():
 def test_a_failure_of_the_tracer_is_said_and_does_not_stop_the_code(monkeypatch):
     from saetools.gradients.watch import Watch
 
-    def fail(*args):
+    def fail(*_):
         raise KeyError("planted")
 
     monkeypatch.setattr(Watch, "see", fail)
