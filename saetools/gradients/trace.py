@@ -54,6 +54,7 @@ def trace_gradients(
         RuntimeError: in the block, at code that torch.compile has made, which hides what it does.
 
     Example:
+        >>> import torch
         >>> x = torch.ones(4, requires_grad=True)
         >>> with trace_gradients() as trace:
         ...     frequency = (x > 0).float().mean()

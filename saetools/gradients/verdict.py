@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from saetools.gradients import advice, advice_numbers
-from saetools.gradients.advice import Words
 from saetools.gradients.findings import Finding, Trace
 from saetools.gradients.frames import Place
 from saetools.gradients.leaves import Leaf
+from saetools.gradients.sentences import finding_at, once_a_block, set_aside, suspicion_of
 from saetools.gradients.tracer import Tracer
 from saetools.gradients.values import Operation, Site
 from saetools.gradients.zeros import Suspicion
@@ -65,7 +65,7 @@ class Verdict:
         for site in flowing:
             if site.sample and not site.scored:
                 found[id(site)] = site
-        return _once_a_block(list(found.values()))
+        return once_a_block(list(found.values()))
 
     def _in_front_of(self, missed: Iterable[Leaf], flowing: list[Site]) -> Iterator[Site]:
         """For each leaf that no loss reaches, the last cut between the two."""
@@ -80,13 +80,13 @@ class Verdict:
         """Where no parameter is reached at all: the number that the loss was made from."""
         bits = sum({leaf.bit for leaf in missed})
         numbers = [site for site in self.watch.sites.all if site.number and site.behind & bits]
-        numbers.sort(key=_suspicion, reverse=True)
+        numbers.sort(key=suspicion_of, reverse=True)
         return numbers[:1]
 
     def _of_site(self, site: Site) -> Finding:
         behind = [leaf.name for leaf in self.explained if leaf.bit & site.behind and leaf.name]
         words = advice.of_cut(site, sorted(behind))
-        return _finding("cut", site.op, site.place, words, layer=site.layer)
+        return finding_at("cut", site.op, site.place, words, layer=site.layer)
 
     def _nothing_requires(self, cuts: list[Site]) -> Iterator[Finding]:
         if not self.passes.without_graph or cuts or not self.passes.places:
@@ -95,7 +95,7 @@ class Verdict:
         all_frozen = frozen and len(frozen) == len(self.tracer.leaves.of_model)
         words = advice.frozen(len(frozen)) if all_frozen else advice.NOTHING_REQUIRES
         place = self.passes.places[-1]
-        yield _finding("cut", "Tensor.backward", place, words)
+        yield finding_at("cut", "Tensor.backward", place, words)
 
     def _zeros(self) -> tuple[list[Finding], list[Finding]]:
         found: dict[tuple[str, Place, str], Finding] = {}
@@ -112,7 +112,7 @@ class Verdict:
             if judged is None:
                 continue
             kind = "cut" if suspicion.why == "none" else "zeroed"
-            finding = _finding(
+            finding = finding_at(
                 kind, operation.op, operation.place, words, suspicion.share, operation.layer
             )
             if judged:
@@ -158,7 +158,7 @@ class Verdict:
         share: float = 1.0,
     ) -> None:
         words = advice_numbers.of_not_finite(operation, in_value)
-        finding = _finding(
+        finding = finding_at(
             "not finite", operation.op, operation.place, words, share, operation.layer
         )
         found.setdefault((operation.op, operation.place), finding)
@@ -171,33 +171,33 @@ class Verdict:
             is_missed = leaf.used and not leaf.reached and leaf.name
             if is_missed and leaf not in self.explained and not self.tracer.leaves.is_copy(leaf):
                 place = self.passes.places[-1]
-                yield _finding("detached parameter", leaf.name, place, advice.DETACHED)
+                yield finding_at("detached parameter", leaf.name, place, advice.DETACHED)
 
     def _of_optimizers(self) -> Iterator[Finding]:
         optimizers = self.tracer.optimizers
         for place in dict.fromkeys(optimizers.cleared):
-            yield _finding("cleared", "zero_grad", place, advice.CLEARED)
+            yield finding_at("cleared", "zero_grad", place, advice.CLEARED)
         by_place: dict[Place, list[str]] = {}
         for leaf in optimizers.forgotten() if optimizers.given else ():
             by_place.setdefault(leaf.place or self.passes.places[-1], []).append(leaf.words)
         for place, names in by_place.items():
             op = ", ".join(dict.fromkeys(names))
-            yield _finding("not optimized", op, place, advice.NOT_OPTIMIZED)
+            yield finding_at("not optimized", op, place, advice.NOT_OPTIMIZED)
         for place, made_by in self.tracer.special.orphans.items():
-            yield _finding("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
+            yield finding_at("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
 
     def _left_alone(self, cuts: list[Site]) -> list[Finding]:
         """Numbers that left the graph first, the most suspicious of them first; then the rest."""
         if not self.passes.calls:
             cuts = []
         others = [site for site in self.watch.sites.all if site not in cuts and not site.quiet]
-        numbers = sorted((s for s in others if s.number), key=_suspicion, reverse=True)
-        said = [_aside(site, advice.NUMBER) for site in numbers if _suspicion(site)[0] > 0]
+        numbers = sorted((s for s in others if s.number), key=suspicion_of, reverse=True)
+        said = [set_aside(site, advice.NUMBER) for site in numbers if suspicion_of(site)[0] > 0]
         for site in others:
             if site.bit & self.watch.flow.straight_through:
-                said.append(_aside(site, advice.STRAIGHT_THROUGH))
+                said.append(set_aside(site, advice.STRAIGHT_THROUGH))
             elif site.bit & self.passes.every and not site.number:
-                said.append(_aside(site, advice.STOPPED if site.explicit else advice.MASK))
+                said.append(set_aside(site, advice.STOPPED if site.explicit else advice.MASK))
         return said
 
     def _hints(self) -> Iterator[str]:
@@ -225,33 +225,3 @@ class Verdict:
                 "No backward pass was seen: put loss.backward() into the block to see which cuts "
                 "matter, and zeros and NaN."
             )
-
-
-def _once_a_block(sites: list[Site]) -> list[Site]:
-    """Of the lines in one no_grad block, the first."""
-    first: dict[object, Site] = {}
-    for site in sorted(sites, key=lambda site: site.order):
-        kept = first.setdefault(site.block or site.bit, site)
-        kept.behind |= site.behind
-    return list(first.values())
-
-
-def _suspicion(site: Site) -> tuple[int, int]:
-    """How likely it is that this number comes back into the loss; 0 if it surely does not."""
-    if site.joined:
-        return (3, site.order)
-    if site.last is not None and site.last.is_loss:
-        return (0, site.order)
-    return (2 if "numpy" in site.op else 1, site.order)
-
-
-def _aside(site: Site, words: Words) -> Finding:
-    return _finding("cut", site.op, site.place, words, layer=site.layer)
-
-
-def _finding(
-    kind: str, op: str, place: Place, words: Words, share: float = 1.0, layer: str = ""
-) -> Finding:
-    return Finding(
-        kind, op, place.shown(), place.lineno, place.source(), *words, share=share, layer=layer
-    )

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from saetools.gradients.backward import Passes
+from saetools.gradients.before import Before, Silences
 from saetools.gradients.blocks import Block, inference_block
 from saetools.gradients.factors import note_factors
 from saetools.gradients.finite import Finite
@@ -27,25 +28,12 @@ from saetools.gradients.tensors import (
     needs_gradient,
     tensors_in,
 )
-from saetools.gradients.units import Silence, bounds, counts_entries, find_silence
 from saetools.gradients.values import Cut, Operation, Value
 
 _TAKE_NUMBERS = {"tensor", "as_tensor", "new_tensor", "full"}
-_ALWAYS, _NOW_AND_AGAIN = 32, 16  # looking for silent units costs more than a ReLU
 
 
 _requires_grad = attrgetter("requires_grad")
-
-
-class Before(NamedTuple):
-    """What was known before an operation, which may change its inputs in place."""
-
-    required: list[bool]
-    values: list[Value]
-    nodes: list[Any]  # the autograd nodes of the inputs
-    was_bad: bool  # some of what it is to write over was not finite
-    silence: Silence | None
-    by_entry: bool
 
 
 def _writes_itself(
@@ -73,7 +61,7 @@ class Watch:
         self.passes = passes
         self.block: Block | None = None  # that switched gradients off
         self.operations = 0
-        self._looked: dict[Any, int] = {}
+        self.silences = Silences()
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor, also of one that is seen for the first time."""
@@ -91,18 +79,9 @@ class Watch:
         silence, by_entry = None, False
         if any(required):
             nodes = [grad_fn_of(tensor) for tensor in inputs]
-            limits = bounds(call.name, args, kwargs)
-            if torch.is_grad_enabled() and (limits is not None or call.name == "__setitem__"):
-                if limits is not None and self._is_time(call.name, inputs[0]):
-                    silence = find_silence(inputs[0], limits)
-                by_entry = counts_entries(call.name, args, limits)
+            if torch.is_grad_enabled():
+                silence, by_entry = self.silences.look(call.name, inputs, args, kwargs)
         return Before(required, values, nodes, was_bad, silence, by_entry)
-
-    def _is_time(self, name: str, pre: Tensor) -> bool:
-        """Whether to look for silent units: always at first, and then now and again."""
-        key = name, pre.shape
-        self._looked[key] = count = self._looked.get(key, 0) + 1
-        return count <= _ALWAYS or count % _NOW_AND_AGAIN == 0
 
     def see(
         self,
