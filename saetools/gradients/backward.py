@@ -31,6 +31,7 @@ class Passes:
         self.bad_values: dict[Operation, None] = {}  # the first bad ones, that did harm
         self.bad_slopes: dict[Operation, float] = {}  # and the share of entries
         self.scaled = False  # by a GradScaler, which skips steps that are not finite
+        self._all_pure = False
         self._hidden: list[tuple[Leaf, Any]] = []
 
     def begin(self, roots: Sequence[Tensor], values: Sequence[Value]) -> None:
@@ -47,6 +48,7 @@ class Passes:
             if is_leaf(root) and root.requires_grad:
                 self.leaves.meet(root).reached = True
         self._find_reached([root.grad_fn for root in roots])
+        self._all_pure = all(value.pure for value in values)
         self.graph.begin()
 
     def _find_reached(self, start: Sequence[Any]) -> None:
@@ -71,7 +73,7 @@ class Passes:
         if now is None:
             return
         reading = Reading(now)
-        reading.feed_leaves()
+        reading.feed_leaves(self._all_pure)
         for suspicion in reading.suspicions():
             self._add(suspicion)
 

@@ -12,7 +12,7 @@ from saetools.gradients.tensors import flatten, has_nan, is_bad
 from saetools.gradients.values import Operation, Value
 
 if TYPE_CHECKING:
-    from saetools.gradients.watch import Before
+    from saetools.gradients.before import Before
 
 
 def came_bad(tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:

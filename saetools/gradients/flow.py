@@ -71,7 +71,7 @@ class Flow:
                 dead |= lost
         out.take(numbers)
         out.pure = all(
-            value.pure if needs else tensor.numel() == 1 and not value.origin
+            value.pure or (not needs and tensor.numel() == 1 and not value.origin)
             for value, needs, tensor in zip(values, required, inputs, strict=True)
         )
         if self.sums.is_straight_through(name, inputs, values, out):

@@ -3,6 +3,7 @@
 import linecache
 import os
 import sys
+import sysconfig
 from enum import IntEnum
 from pathlib import Path
 from types import CodeType, FrameType
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 _HERE = str(Path(__file__).parent) + os.sep
 _COMPILER = str(Path(torch.__file__).parent / "_dynamo" / "eval_frame.py")
 _FUNCTION = str(Path(torch.__file__).parent / "autograd" / "function.py")
@@ -50,8 +52,11 @@ def _owner(filename: str) -> _Owner:
             _owners[filename] = _Owner.PLUMBING
         elif filename.startswith(_MODULES):
             _owners[filename] = _Owner.MODULES
-        else:
-            _owners[filename] = _Owner.TORCH if filename.startswith(_TORCH) else _Owner.USER
+        elif filename.startswith(_TORCH):
+            _owners[filename] = _Owner.TORCH
+        else:  # copy.deepcopy and its like are no more the user's code than torch is
+            is_library = filename.startswith(_STDLIB) and "site-packages" not in filename
+            _owners[filename] = _Owner.PLUMBING if is_library else _Owner.USER
     return _owners[filename]
 
 

@@ -100,9 +100,8 @@ class Leaves:
 
     def is_copy(self, leaf: Leaf) -> bool:
         """Whether a leaf that is reached has nearly the same values, as a student has."""
-        return any(
-            other.reached and leaf.is_like(other) for other in self.all() if other is not leaf
-        )
+        others = (other for other in self.all() if other is not leaf)
+        return any(other.trained and other.reached and leaf.is_like(other) for other in others)
 
     def known(self, tensor: Tensor) -> Leaf | None:
         """The leaf that this tensor is, if it was met before."""

@@ -25,12 +25,14 @@ def suspicion_of(site: Site) -> tuple[int, int]:
 
 
 def set_aside(site: Site, words: Words) -> Finding:
+    """What is said of a cut that is no finding."""
     return finding_at("cut", site.op, site.place, words, layer=site.layer)
 
 
 def finding_at(
     kind: str, op: str, place: Place, words: Words, share: float = 1.0, layer: str = ""
 ) -> Finding:
+    """A finding, with the line as it is shown."""
     return Finding(
         kind, op, place.shown(), place.lineno, place.source(), *words, share=share, layer=layer
     )

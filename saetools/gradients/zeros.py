@@ -28,6 +28,7 @@ _FLOORS = (
     *("Abs", "Pow", "Square", "Mse", "L1", "SmoothL1", "Huber", "Norm", "LinalgVector", "Cdist"),
     *("Amax", "Amin", "Softplus", "HingeEmbedding", "MultiMargin", "Sgn"),
 )
+_LAYERS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Mv")
 _CHOOSING = (
     *("Where", "Maximum", "Minimum", "Max", "Min", "Prelu", "ScatterReduce", "Amax", "Amin"),
     *("MaskedFill", "NativeDropout"),
@@ -69,8 +70,12 @@ class Reading:
         self.nodes = now.nodes
         self._consumers: dict[int, list[Node]] | None = None
 
-    def feed_leaves(self) -> None:
-        """Note at each leaf what arrived, and whether it came from the data."""
+    def feed_leaves(self, all_pure: bool) -> None:
+        """Note at each leaf what arrived, and whether it came from the data.
+
+        Args:
+            all_pure: the loss is made of parameters alone, so that none of it is a penalty.
+        """
         behind_data: set[int] = set()  # nodes to which a path through the data leads,
         fed: set[int] = set()  # and those to which something comes on it
         for node in self.nodes:
@@ -80,7 +85,7 @@ class Reading:
             is_data = not (node.operation.pure or is_sum)
             has_data = is_data or id(node) in behind_data
             is_fed = (is_data and node.came in (SOME, BAD)) or id(node) in fed
-            is_mixed = not node.operation.pure
+            is_mixed = all_pure or not node.operation.pure
             for end, state in zip(node.inputs, node.left, strict=False):
                 if isinstance(end, Leaf):
                     _feed(end, state, has_data or is_mixed, is_fed or is_mixed)
@@ -174,8 +179,11 @@ class Reading:
         return all(map(_is_linear, self._above(node)))
 
     def _is_output(self, node: Node) -> bool:
-        """Whether no parameter lies between it and the loss."""
-        return not any(isinstance(end, Leaf) for other in self._above(node) for end in other.inputs)
+        """Whether no layer lies between it and the loss, frozen or not."""
+        return not any(
+            _is(other, _LAYERS) or any(isinstance(end, Leaf) for end in other.inputs)
+            for other in self._above(node)
+        )
 
     def _meets_itself(self, node: Node) -> bool:
         """Whether it is subtracted from its own input, as in x - x.floor(): a fraction."""

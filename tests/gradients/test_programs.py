@@ -17,8 +17,9 @@ from torch import nn
 
 from saetools.gradients import trace_gradients
 
-FAULTS = public_faults.CASES | own_faults.CASES | own_faults_2.CASES
-HEALTHY = public_healthy.CASES | own_healthy.CASES | own_healthy_2.CASES
+OURS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES
+FAULTS = public_faults.CASES | OURS
+HEALTHY = public_healthy.CASES | own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES
 
 
 @pytest.fixture(autouse=True)
