@@ -70,7 +70,7 @@ class Flow:
             else:
                 dead |= lost
         out.take(numbers)
-        out.pure = all(
+        out.pure = bool(inputs) and all(
             value.pure or (not needs and tensor.numel() == 1 and not value.origin)
             for value, needs, tensor in zip(values, required, inputs, strict=True)
         )

@@ -17,9 +17,10 @@ from torch import nn
 
 from saetools.gradients import trace_gradients
 
-OURS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES
-FAULTS = public_faults.CASES | OURS
-HEALTHY = public_healthy.CASES | own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES
+OUR_FAULTS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES
+FAULTS = public_faults.CASES | OUR_FAULTS
+OUR_HEALTHY = own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES
+HEALTHY = public_healthy.CASES | OUR_HEALTHY
 
 
 @pytest.fixture(autouse=True)
