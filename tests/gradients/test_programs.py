@@ -7,8 +7,10 @@ import torch
 from cases import (
     own_faults,
     own_faults_2,
+    own_faults_3,
     own_healthy,
     own_healthy_2,
+    own_healthy_3,
     public_faults,
     public_healthy,
 )
