@@ -159,12 +159,12 @@ def _of_silence(silence: Silence | None, operation: Operation, why: str) -> Word
     distance = f"{silence.spreads:.2g} spreads {silence.side} {silence.bound:g}"
     if silence.side == "below" and silence.bound == 0 and "relu" in operation.name:
         return (
-            f"the unit is below 0 on every row ({distance}), where a ReLU's slope is 0",
+            f"its silent units are below 0 on every row ({distance}), where a ReLU's slope is 0",
             "check the initialisation; on an output that is to be positive use softplus, and put "
             "what must see the unit in front of the ReLU",
         )
     return (
-        f"the unit is {silence.side} the bound {silence.bound:g} on every row ({distance}), where "
+        f"its silent units are {silence.side} {silence.bound:g} on every row ({distance}), where "
         "the slope is 0",
         "is the bound meant for this value? A smooth bound keeps a slope (softplus for one side, "
         "a scaled tanh for two), and so does a penalty on leaving the range",

@@ -8,17 +8,19 @@ from torch import Tensor, nn
 
 from saetools.gradients.frames import NOWHERE, find_caller
 from saetools.gradients.leaves import Leaves
-from saetools.gradients.tensors import flatten, has_nan, is_bad
+from saetools.gradients.tensors import State, flatten, has_nan, has_slope, is_bad, state_of
 from saetools.gradients.values import Operation, Value
+
+ZERO, BAD = State.ZERO, State.BAD
 
 if TYPE_CHECKING:
     from saetools.gradients.before import Before
 
 
 def came_bad(tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:
-    """Where NaN or infinity came from, in a tensor that is seen for the first time."""
-    if not is_bad(tensor) or not (tensor.requires_grad or has_nan(tensor)):
-        return frozenset()
+    """Where NaN or infinity came from, in a tensor that was not seen in the making."""
+    if not (tensor.requires_grad or has_nan(tensor)):
+        return frozenset()  # infinity in the data is a mask
     leaf = leaves.known(tensor)
     what = "the weights" if isinstance(tensor, nn.Parameter) else "the data"
     name = f" ({leaf.name})" if leaf is not None and leaf.name else ""
@@ -26,10 +28,15 @@ def came_bad(tensor: Tensor, leaves: Leaves) -> frozenset[Operation]:
     return frozenset({Operation(-1, "", "", NOWHERE, why_bad=why)})
 
 
+def _any_zero(before: "Before") -> bool:
+    return any(value.is_zero for value in before.values)
+
+
 class Finite:
     """Watches values. -inf that is put in by hand is a mask, and no fault."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaves: Leaves) -> None:
+        self._leaves = leaves
         self.bad: dict[Operation, None] = {}  # the first ones, in order; they may do no harm
 
     def see(
@@ -46,8 +53,15 @@ class Finite:
         for value in before.values:
             if value.bad:
                 operation.bad |= value.bad
-        if not any(is_bad(t) for t in outputs if operation.bad or not t._is_view()):
-            return  # a view holds nothing new
+        # A view holds nothing new.
+        new = [t for t in outputs if operation.bad or not t._is_view()]
+        states = [state_of(t) for t in new if has_slope(t)]
+        out.is_zero = all(s is ZERO for s in states) if states else _any_zero(before)
+        if BAD not in states:
+            return
+        for tensor in inputs:
+            if isinstance(tensor, nn.Parameter) and not operation.bad and is_bad(tensor):
+                operation.bad = came_bad(tensor, self._leaves)  # since the last step
         out.bad = operation.bad
         in_data = [first for first in operation.bad if first.order < 0]
         if operation.bad and not (in_data and carries):

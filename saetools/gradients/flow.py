@@ -20,9 +20,10 @@ JOINING = {
     *("stack", "cat", "concat", "concatenate", "hstack", "vstack"),
     *("__setitem__", "copy_", "lerp", "addcmul", "add_n"),
 }
-_PRODUCTS = {
+PRODUCTS = {
     *("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "bilinear", "addmm"),
     *("conv1d", "conv2d", "conv3d", "baddbmm", "lstm", "gru", "lstm_cell", "gru_cell"),
+    *("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "conv_transpose2d", "mv", "dot"),
     *("multi_head_attention_forward", "scaled_dot_product_attention"),
 }
 
@@ -83,7 +84,7 @@ class Flow:
             live = frozenset(cut for cut in live if not cut.stopped)
         if dead:
             dead = frozenset(cut for cut in dead if not cut.stopped)
-        if carries and name in _PRODUCTS:  # an input of a layer is no term of the loss
+        if carries and name in PRODUCTS:  # an input of a layer is no term of the loss
             out.lost = frozenset(cut for cut in live if cut.in_weights)
         elif carries and name not in JOINING:
             out.lost = live

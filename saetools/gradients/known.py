@@ -8,7 +8,7 @@ from saetools.gradients.frames import COMPILED, Place, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import Graph, nodes_behind
 from saetools.gradients.numbers import Numbers
-from saetools.gradients.tensors import grad_fn_of, is_leaf
+from saetools.gradients.tensors import State, grad_fn_of, has_slope, is_leaf, state_of
 from saetools.gradients.values import Operation, Value, Values
 
 
@@ -29,7 +29,10 @@ class Known:
         return value
 
     def _meet(self, tensor: Tensor, function: Place | None, order: int) -> Value:
-        value = Value(bad=came_bad(tensor, self.leaves))
+        state = state_of(tensor) if has_slope(tensor) else State.SOME
+        value = Value(is_zero=state is State.ZERO)
+        if state is State.BAD:
+            value.bad = came_bad(tensor, self.leaves)
         if not tensor.requires_grad:
             value.take(self.numbers.inside(tensor))
         elif is_leaf(tensor):

@@ -27,7 +27,7 @@ class Operation:
     numbers: tuple[Any, ...] = ()  # the Python numbers among its arguments
     silence: Any = None  # units.Silence, if some of its units are silent
     by_entry: bool = False  # each entry of its input is a unit of its own
-    why_bad: str = ""
+    why_bad: str = ""  # NaN was in the data, or in the weights, before
     half: bool = False  # it works in half precision
     masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
     zero_factor: bool = False  # one of its factors is 0 everywhere
@@ -83,6 +83,7 @@ class Value:
     is_loss: bool = False  # a backward pass began here
     pure: bool = False  # made of parameters alone
     bad: frozenset[Operation] = frozenset()  # where NaN or infinity in it came from
+    is_zero: bool = False  # 0 everywhere
     terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
     is_slope: bool = False  # 0 in value, soft - soft.detach(): nothing but a slope
 

@@ -143,8 +143,11 @@ class Verdict:
     def _not_finite(self) -> list[Finding]:
         found: dict[tuple[str, Place], Finding] = {}
         harmful = self.passes.bad_values if self.passes.calls else self.watch.finite.bad
+        slopes = [operation.order for operation in self.passes.bad_slopes]
+        first = min([o.order for o in harmful if o.order >= 0] + slopes, default=0)
         for operation in sorted(harmful, key=lambda o: o.order):
-            if operation.order >= 0:
+            # NaN in the weights comes of an earlier one, if there was one.
+            if operation.order >= 0 and (not operation.why_bad or operation.order == first):
                 self._add_not_finite(found, operation, in_value=True)
         for operation, share in self.passes.bad_slopes.items():
             self._add_not_finite(found, operation, in_value=False, share=share)

@@ -54,7 +54,7 @@ class Watch:
         self.flow = Flow()
         self.numbers = Numbers()
         self.sites = Sites(model)
-        self.finite = Finite()
+        self.finite = Finite(leaves)
         self.known = Known(leaves, passes.graph, self.numbers)
         self.values = self.known.values
         self.leaves = leaves
@@ -151,7 +151,7 @@ class Watch:
         operation.pure = out.pure
         operation.inputs = tuple(map(self.values.reference, inputs))
         operation.silence, operation.by_entry = before.silence, before.by_entry
-        note_factors(operation, inputs, before.required, outputs, arguments)
+        note_factors(operation, inputs, before, outputs, arguments)
         out.made_by = operation
         return operation
 

@@ -122,7 +122,7 @@ class Reading:
             return ""
         if _is_rounding(node):
             return "" if self._meets_itself(node) else "flat"
-        if _is(node, _FLOORS) and self._is_term_of_loss(node):
+        if _is(node, _FLOORS) and not node.operation.half and self._is_term_of_loss(node):
             return "floor"
         if node.operation.masked == "one":
             return ""  # a weight that is switched off on purpose
