@@ -95,7 +95,10 @@ _CUTS = {
 _NO_GRAD = "gradients are not recorded here"
 OTHER_CUT: Words = ("its result does not carry a gradient", SURROGATE)
 
-MASK: Words = ("a mask, an index or a condition", "nothing to do if that is what it is for")
+MASK: Words = (
+    "used as a mask, a factor or an index, while its parameters are reached another way",
+    "nothing to do if that is what it is for",
+)
 STOPPED: Words = ("a stopped gradient", "nothing to do if it is there on purpose")
 STRAIGHT_THROUGH: Words = (
     "this is a straight-through estimator: the value of a hard function, the slope of a soft one",

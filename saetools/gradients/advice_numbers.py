@@ -179,11 +179,11 @@ def of_not_finite(operation: Operation, in_value: bool) -> Words:
             "clean it in front (torch.isfinite tells where); a mask on the loss is too late, "
             "because 0 times NaN is NaN",
         )
-    slope = _look_up(
-        _NOT_FINITE,
-        operation.op,
-        ("its slope is not finite for these inputs", "check the range of its inputs"),
-    )
+    other = ("its slope is not finite for these inputs", "check the range of its inputs")
+    reason, advice = _look_up(_NOT_FINITE, operation.op, other)
     if not in_value:
-        return slope
-    return (f"NaN or infinity first appears in its value ({slope[0]})", slope[1])
+        return reason, advice
+    first = "NaN or infinity first appears in its value"
+    if (reason, advice) == other:
+        return first, "check the range of its inputs; over several steps, the learning rate"
+    return f"{first} ({reason})", advice
