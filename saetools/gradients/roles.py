@@ -37,7 +37,7 @@ _IN_PLACE = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"}
 _BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
 _VIEWS = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes that are tensors, computed
 _VALUES_UNUSED = {
-    *("size", "numel", "dim", "expand_as", "view_as", "type_as", "register_hook", "stride"),
+    *("size", "numel", "dim", "register_hook", "stride"),
     *("requires_grad_", "retain_grad", "is_floating_point", "is_complex", "__len__", "__format__"),
     *(
         "__repr__",
@@ -52,6 +52,7 @@ _VALUES_UNUSED = {
     *("new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"),
     *("_is_view", "has_names", "is_same_size", "is_set_to", "result_type", "__deepcopy__"),
 }
+OF_FIRST_ALONE = {"type_as", "expand_as", "view_as", "reshape_as"}  # the other gives its shape
 _calls: dict[Any, Call] = {}
 
 

@@ -16,7 +16,7 @@ from saetools.gradients.blocks import Block, switched_off
 from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.optimizers import Optimizers
-from saetools.gradients.roles import TO_NUMBERS, Call, Role, call_of
+from saetools.gradients.roles import OF_FIRST_ALONE, TO_NUMBERS, Call, Role, call_of
 from saetools.gradients.seams import reported_to
 from saetools.gradients.special import Special
 from saetools.gradients.tensors import tensors_in
@@ -110,6 +110,8 @@ class Tracer(TorchFunctionMode):
         inputs = tensors_in(args)
         if kwargs:
             inputs += tensors_in(kwargs)
+        if call.name in OF_FIRST_ALONE:
+            inputs = inputs[:1]
         if call.name in ("zero_", "_foreach_zero_") and called_in("", "zero_grad"):
             self.optimizers.see_cleared()
         look = None

@@ -26,11 +26,12 @@ class Verdict:
         self.passes, self.watch = tracer.passes, tracer.watch
         self.leaves = tracer.leaves.all()
         self.wanted = tracer.leaves.wanted()
+        self.found: list[Site] = []  # the cuts that matter
         self.explained: set[Leaf] = set()  # leaves that nothing reaches, and it is said why
 
     def write(self, trace: Trace) -> None:
         """Fill `trace`: cuts first, then the rest, each in the order of the code."""
-        cuts = self._cuts()
+        self.found = cuts = self._cuts()
         zeros, floors = self._zeros()
         trace.findings = [
             *(self._of_site(site) for site in sorted(cuts, key=lambda s: s.order)),
@@ -206,10 +207,14 @@ class Verdict:
     def _hints(self) -> Iterator[str]:
         if failures := self.tracer.failures:
             yield f"The tracer itself failed {len(failures)} time(s), at first with {failures[0]}"
-        unused = [leaf.name for leaf in self.tracer.leaves.of_model if leaf.is_unused()]
+        unused = [
+            leaf.name
+            for leaf in self.tracer.leaves.of_model
+            if leaf.is_unused() and not any(site.behind & leaf.bit for site in self.found)
+        ]
         if unused and self.passes.calls:
             listed = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
-            yield f"Not used in the block: {listed}"
+            yield f"Not used where gradients are recorded: {listed}"
         optimizers = self.tracer.optimizers
         forgotten = [] if optimizers.given else optimizers.forgotten()
         if forgotten and any(leaf.stepped for leaf in self.tracer.leaves.of_model):

@@ -97,6 +97,8 @@ class Reading:
     def suspicions(self) -> Iterator[Suspicion]:
         """The operations at which a gradient may have turned into zeros."""
         for node in self.nodes:
+            if node.operation.bad:
+                continue  # what is zero there is so because of what was not finite
             if node.lost:
                 yield self._lost_units(node)
             elif node.came is SOME:

@@ -159,7 +159,7 @@ def test_parameters_that_no_loss_reaches_are_named():
         hidden.square().mean().backward()
     found = [(f.kind, f.op) for f in trace.findings]
     assert found == [("detached parameter", "lost.weight"), ("detached parameter", "lost.bias")]
-    assert "Not used in the block: idle.weight, idle.bias" in str(trace)
+    assert "Not used where gradients are recorded: idle.weight, idle.bias" in str(trace)
 
 
 def test_nan_is_said_to_be_in_the_data_or_in_the_weights():
