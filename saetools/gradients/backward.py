@@ -19,9 +19,9 @@ _Key = tuple[str, str, Place, str]
 class Passes:
     """What is gathered over all backward passes in the block."""
 
-    def __init__(self, leaves: Leaves) -> None:
+    def __init__(self, leaves: Leaves, failures: list[str]) -> None:
         self.leaves = leaves
-        self.graph = Graph(leaves, self._see_node)
+        self.graph = Graph(leaves, self._see_node, failures)
         self.places: list[Place] = []  # of the calls, the last one last
         self.calls = 0
         self.lost: set[Cut] = set()  # cuts whose value is a term of a loss

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterable
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from saetools.gradients.frames import Place
@@ -19,7 +20,8 @@ class Leaf:
         self.bit = bit
         self.name = name
         self.is_parameter = isinstance(tensor, nn.Parameter)
-        self.words = name or f"a parameter of shape {tuple(tensor.shape)}"
+        is_lazy = isinstance(tensor, UninitializedParameter)
+        self.words = name or f"a parameter of shape {() if is_lazy else tuple(tensor.shape)}"
         self.trained = trained  # it is a parameter of the traced model, or of an optimizer
         self.used = False  # an operation took it while gradients were recorded
         self.reached = False  # a graph led from a loss to it

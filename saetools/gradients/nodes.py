@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saetools.gradients.leaves import Leaf, Leaves
+from saetools.gradients.looking import Looking
 from saetools.gradients.tensors import State, grad_fn_of, is_wrapped, state_of
 from saetools.gradients.values import Operation
 
@@ -51,7 +51,10 @@ class Pass:
 class Graph:
     """Watches the nodes. It holds none of them: their hooks hold what is known of them."""
 
-    def __init__(self, leaves: Leaves, see: Callable[[Node, Any, Any], None]) -> None:
+    def __init__(
+        self, leaves: Leaves, see: Callable[[Node, Any, Any], None], failures: list[str]
+    ) -> None:
+        self.failures = failures
         self.leaves = leaves
         self.see = see  # is told of each node that a gradient went through
         self.now: Pass | None = None
@@ -101,12 +104,15 @@ class Graph:
             now = self.now
             if now is None:
                 return
+            with Looking(self.failures):
+                read(now, left, came)
+
+        def read(now: Pass, left: tuple[Tensor | None, ...], came: Any) -> None:
             given = known.given if known.number == now.number else []
-            with torch._C.DisableTorchFunction():
-                known.came = given[0] if len(given) == 1 else max(map(state_of, came))
-                known.left = list(map(state_of, left))
-                known.number = now.number
-                self.see(known, left, came)
+            known.came = given[0] if len(given) == 1 else max(map(state_of, came))
+            known.left = list(map(state_of, left))
+            known.number = now.number
+            self.see(known, left, came)
             now.nodes.append(known)
             for end, state in zip(known.inputs, known.left, strict=False):
                 if isinstance(end, Node):

@@ -23,31 +23,30 @@ class Special:
 
     def see_seam(self, op: str, arguments: tuple[Any, ...], result: Any) -> None:
         """A call that no mode can see: `op` was given `arguments`, and returned `result`."""
-        with torch._C.DisableTorchFunction():
-            inputs, outputs = tensors_in(arguments), tensors_in(result)
-            if not inputs or not outputs:
-                return
-            if isinstance(outputs[0], nn.Parameter) and outputs[0].requires_grad:
-                self.watch.leaves.meet(outputs[0]).place = find_caller().place
-            in_weights = op in ("torch.nn.Parameter", "torch.autograd.Variable")
-            if in_weights and is_leaf(outputs[0]):
-                self._copied(op, inputs[0], outputs[0])
-                return
-            values = [self.watch.value(tensor) for tensor in inputs]
-            required = list(map(needs_gradient, inputs))
-            carries = any(map(needs_gradient, outputs))
-            out = self.watch.flow.join(op, inputs, required, values, carries, False)
-            self.watch.operations += 1
-            place = find_caller().place
-            if any(required) and not carries:
-                out.lost = NO_CUTS
-                self._cut(op, place, inputs, values, out)
-            for tensor in outputs:
-                self.watch.values.set(tensor, out)
-            if carries and torch.is_grad_enabled():
-                operation = Operation(self.watch.operations, op, "", place)
-                nodes = [tensor.grad_fn for tensor in inputs]
-                self.watch.passes.graph.watch(operation, nodes, outputs)
+        inputs, outputs = tensors_in(arguments), tensors_in(result)
+        if not inputs or not outputs:
+            return
+        if isinstance(outputs[0], nn.Parameter) and outputs[0].requires_grad:
+            self.watch.leaves.meet(outputs[0]).place = find_caller().place
+        in_weights = op in ("torch.nn.Parameter", "torch.autograd.Variable")
+        if in_weights and is_leaf(outputs[0]):
+            self._copied(op, inputs[0], outputs[0])
+            return
+        values = [self.watch.value(tensor) for tensor in inputs]
+        required = list(map(needs_gradient, inputs))
+        carries = any(map(needs_gradient, outputs))
+        out = self.watch.flow.join(op, inputs, required, values, carries, False)
+        self.watch.operations += 1
+        place = find_caller().place
+        if any(required) and not carries:
+            out.lost = NO_CUTS
+            self._cut(op, place, inputs, values, out)
+        for tensor in outputs:
+            self.watch.values.set(tensor, out)
+        if carries and torch.is_grad_enabled():
+            operation = Operation(self.watch.operations, op, "", place)
+            nodes = [tensor.grad_fn for tensor in inputs]
+            self.watch.passes.graph.watch(operation, nodes, outputs)
 
     def _cut(
         self, op: str, place: Place, inputs: Sequence[Tensor], values: Sequence[Value], out: Value

@@ -15,6 +15,7 @@ from saetools.gradients.backward import Passes
 from saetools.gradients.blocks import Block, switched_off
 from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in, find_caller
 from saetools.gradients.leaves import Leaves
+from saetools.gradients.looking import Looking
 from saetools.gradients.optimizers import Optimizers
 from saetools.gradients.roles import OF_FIRST_ALONE, TO_NUMBERS, Call, Role, call_of
 from saetools.gradients.seams import reported_to
@@ -33,12 +34,12 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         given = list(optimizers)
         self.leaves = Leaves(model, given)
-        self.passes = Passes(self.leaves)
+        self.failures: list[str] = []  # of the tracer's own, which must not stop the user's code
+        self.passes = Passes(self.leaves, self.failures)
         self.optimizers = Optimizers(given, self.leaves)
         self.watch = Watch(model, self.leaves, self.passes)
         self.special = Special(self.watch)
         self.paused = False
-        self.failures: list[str] = []  # of the tracer's own, which must not stop the user's code
         self._checked: set[Any] = set()
         self._blocks: list[Block | None] = [None]  # that surround the code; None where it is on
         self._around = contextlib.ExitStack()
@@ -49,7 +50,7 @@ class Tracer(TorchFunctionMode):
             words = f"gradients were switched off before the block of line {place.lineno} began"
             self._blocks = [Block("torch.set_grad_enabled(False)", place, words)]
             self.watch.block = self._blocks[0]
-        self._around.enter_context(reported_to(self.special.see_seam))
+        self._around.enter_context(reported_to(self._see_seam))
         self._around.enter_context(self.optimizers.watched())
         active.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -78,18 +79,28 @@ class Tracer(TorchFunctionMode):
         if role is Role.BACKWARD:
             return self._backward(func, args, kwargs)
         result = func(*args, **kwargs)
-        if role is Role.GRAD_MODE:
-            self._switch(bool(args[0]), sys._getframe(1).f_code.co_name)
-        elif role is Role.SET_GRAD:
+        with self._looking():
+            self._see_other(call, args, kwargs, result)
+        return result
+
+    def _see_other(self, call: Call, args: Any, kwargs: Any, result: Any) -> None:
+        """Look at a call that is no operation and no backward pass."""
+        if call.role is Role.GRAD_MODE:
+            self._switch(bool(args[0]), sys._getframe(2).f_code.co_name)
+        elif call.role is Role.SET_GRAD:
             if args[1] is None:
                 self.optimizers.see_cleared()
-        elif role is Role.GET_GRAD:
+        elif call.role is Role.GET_GRAD:
             self.special.see_grad(args[0], result)
-        elif role is Role.SET_DATA:
+        elif call.role is Role.SET_DATA:
             self.special.see_set_data(call, args[0], args[1])
-        elif role is Role.COLLECTIVE:
+        elif call.role is Role.COLLECTIVE:
             self.special.see_collective(call, args, kwargs)
-        return result
+
+    def _see_seam(self, op: str, arguments: tuple[Any, ...], result: Any) -> None:
+        if not self.paused:
+            with self._looking():
+                self.special.see_seam(op, arguments, result)
 
     def _switch(self, is_on: bool, caller: str) -> None:
         """Gradients were switched on or off: by a block that begins or ends, or by a call."""
@@ -123,8 +134,8 @@ class Tracer(TorchFunctionMode):
                 self.watch.see(call, look, inputs, args, kwargs, result)
         return result
 
-    def _looking(self) -> "_Looking":
-        return _Looking(self.failures)
+    def _looking(self) -> Looking:
+        return Looking(self.failures)
 
     def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
         roots = tensors_in(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
@@ -139,24 +150,6 @@ class Tracer(TorchFunctionMode):
         with self._looking():
             self.special.see_derivatives(func, tensors_in(result), roots)
         return result
-
-
-class _Looking:
-    """While we look, no other tracer sees it; and what we fail at is noted, not raised."""
-
-    def __init__(self, failures: list[str]) -> None:
-        self._failures = failures
-        self._silent = torch._C.DisableTorchFunction()
-
-    def __enter__(self) -> None:
-        self._silent.__enter__()
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-        self._silent.__exit__(kind, error, traceback)
-        if not isinstance(error, Exception) or str(error) == COMPILED:
-            return False
-        self._failures.append(f"{type(error).__name__}: {error}")
-        return True
 
 
 def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

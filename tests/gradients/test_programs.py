@@ -8,9 +8,11 @@ from cases import (
     own_faults,
     own_faults_2,
     own_faults_3,
+    own_faults_4,
     own_healthy,
     own_healthy_2,
     own_healthy_3,
+    own_healthy_4,
     public_faults,
     public_healthy,
 )
@@ -19,9 +21,9 @@ from torch import nn
 
 from saetools.gradients import trace_gradients
 
-OUR_FAULTS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES
+OUR_FAULTS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES | own_faults_4.CASES
 FAULTS = public_faults.CASES | OUR_FAULTS
-OUR_HEALTHY = own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES
+OUR_HEALTHY = own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES | own_healthy_4.CASES
 HEALTHY = public_healthy.CASES | OUR_HEALTHY
 
 
