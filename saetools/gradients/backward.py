@@ -81,7 +81,6 @@ class Passes:
         operation = suspicion.operation
         key = (suspicion.why, operation.op, operation.place, operation.layer)
         known = self.suspicions.setdefault(key, suspicion)
-        known.passes += 1
         known.leaves |= suspicion.leaves
         known.at_output |= suspicion.at_output
         if suspicion.share >= known.share:

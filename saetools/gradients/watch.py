@@ -148,6 +148,8 @@ class Watch:
         caller = find_caller()
         operation = Operation(self.operations, call.op, call.name, caller.place)
         operation.layer = self.sites.layer(caller)
+        if caller.through is not None and caller.through.co_filename.endswith("grad_scaler.py"):
+            self.passes.scaled = True
         operation.pure = out.pure
         operation.inputs = tuple(map(self.values.reference, inputs))
         operation.silence, operation.by_entry = before.silence, before.by_entry

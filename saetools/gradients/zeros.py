@@ -25,8 +25,8 @@ _SCALING = ("Mul", "Div")  # linear where the other factor is a constant
 # Nodes that are flat where a loss is at its best: a hinge that is satisfied, a distance of 0.
 _FLOORS = (
     *("Relu", "Clamp", "Threshold", "Hardtanh", "Maximum", "Minimum", "Max", "Min", "LeakyRelu"),
-    *("Abs", "Pow", "Square", "Mse", "L1", "SmoothL1", "Huber", "Norm", "LinalgVector", "Cdist"),
-    *("Amax", "Amin", "Softplus", "HingeEmbedding", "MultiMargin", "Sgn"),
+    *("Abs", "Pow", "Square", "MseLoss", "L1Loss", "SmoothL1", "Huber", "Norm", "LinalgVector"),
+    *("Cdist", "Amax", "Amin", "Softplus", "HingeEmbedding", "MultiMargin", "Var", "Std"),
 )
 _LAYERS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Mv")
 _CHOOSING = (
@@ -45,10 +45,10 @@ class Suspicion:
     leaves: set[Leaf] = field(default_factory=set)  # behind it
     at_output: bool = False  # no parameter between it and the loss
     share: float = 1.0
-    passes: int = 0
 
 
 def _is(node: Node, names: tuple[str, ...]) -> bool:
+    """Whether an autograd node is one of these, in any of its forms (MaxBackward1, ClampMin...)."""
     bare = node.name.partition("Backward")[0]
     return (
         bare in names

@@ -100,4 +100,40 @@ CASES = {
             (w + (h - h.mean()).square().sum()).backward()
         check = [p.grad for p in model.parameters()]
         """,
+    "a GradScaler whose first steps overflow": """
+        model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 2))
+        sgd = torch.optim.SGD(model.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        with trace_gradients(model) as trace:
+            for _ in range(3):
+                x, y = torch.randn(64, 8), torch.randint(0, 2, (64,))
+                sgd.zero_grad()
+                with torch.autocast("cpu", dtype=torch.float16):
+                    loss = F.cross_entropy(model(x), y)
+                scaler.scale(loss).backward()
+                scaler.step(sgd)
+                scaler.update()
+        check = list(model.parameters())
+        """,
+    "a fit that is perfect": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        teacher = copy.deepcopy(model)
+        x = torch.randn(32, 4)
+        with trace_gradients(model) as trace:
+            with torch.no_grad():
+                y = teacher(x)
+            F.mse_loss(model(x), y).backward()
+        check = [p.grad for p in model.parameters()]
+        """,
+    "a head that starts at 0, and a spread that is wanted": """
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        nn.init.zeros_(model[2].weight)
+        x = torch.randn(64, 4)
+        with trace_gradients(model) as trace:
+            d = torch.distributions.Categorical(logits=model(x))
+            action = d.sample()
+            loss = -(d.log_prob(action) * torch.randn(64)).mean() - 0.01 * d.entropy().mean()
+            (loss + F.relu(1 - (model(x).var(0) + 1e-4).sqrt()).mean()).backward()
+        check = [p.grad for p in model.parameters()]
+        """,
 }
