@@ -136,7 +136,8 @@ class Reading:
         """ "edge" if zeros leave towards one input, for no reason that the others explain."""
         if node.left.count(ZERO) == 0 or not any(state is SOME for state in node.left):
             return ""
-        is_explained = node.operation.zero_factor or _is(node, _CHOOSING)
+        # A sum, or torch.cat, hands each input its own part, which may be zeros already.
+        is_explained = node.operation.zero_factor or _is(node, _CHOOSING + _LINEAR)
         is_explained = is_explained or any(_zero_inputs(node))
         return "" if is_explained else "edge"
 

@@ -13,6 +13,7 @@ from cases import (
     own_healthy_2,
     own_healthy_3,
     own_healthy_4,
+    own_healthy_5,
     public_faults,
     public_healthy,
 )
@@ -23,7 +24,13 @@ from saetools.gradients import trace_gradients
 
 OUR_FAULTS = own_faults.CASES | own_faults_2.CASES | own_faults_3.CASES | own_faults_4.CASES
 FAULTS = public_faults.CASES | OUR_FAULTS
-OUR_HEALTHY = own_healthy.CASES | own_healthy_2.CASES | own_healthy_3.CASES | own_healthy_4.CASES
+OUR_HEALTHY = (
+    own_healthy.CASES
+    | own_healthy_2.CASES
+    | own_healthy_3.CASES
+    | own_healthy_4.CASES
+    | own_healthy_5.CASES
+)
 HEALTHY = public_healthy.CASES | OUR_HEALTHY
 
 
