@@ -14,7 +14,6 @@ from saetools.frequency import (
     rectangle_step,
     smooth,
     soft_frequency,
-    soft_frequency_logits,
     step_frequency,
     straight_through_frequency,
     tanh_step,
@@ -29,7 +28,7 @@ from saetools.metrics import (
     fvu,
     l0,
 )
-from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+from saetools.penalties import bernoulli_kl, frequency_penalty
 
 # Other people's models and loops.
 from saetools.reuse.accumulation import backward_in_parts
@@ -49,8 +48,9 @@ from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.rows import batches
 from saetools.training.start import initialise_for_frequency_, start_at_frequency_
 
-# The question.
+# The question, and an answer that only a notebook needs.
 from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
+from saetools.tutorial.logits import bernoulli_kl_with_logits, soft_frequency_logits
 
 # fmt: off
 __all__ = [

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from saetools.data.checks import check_number, check_positive, check_tensor
 
@@ -172,25 +171,6 @@ def step_frequency(
     z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     bandwidth = check_positive("bandwidth", bandwidth, like=z)
     return straight_through(z - threshold, bandwidth, step, dim)
-
-
-def soft_frequency_logits(
-    pre_activations: Tensor, temperature: float | Tensor, *, dim: Dims = -2
-) -> Tensor:
-    """ln(rho_hat / (1 - rho_hat)) of the sigmoid's `soft_frequency`, computed in log space.
-
-    It stays finite, and keeps its gradient, where the frequency itself rounds to 0 or 1.
-    Arguments and result are as for `soft_frequency`.
-
-    Example:
-        >>> z = torch.full((8, 1), -300.0)
-        >>> soft_frequency(z, 1.0), soft_frequency_logits(z, 1.0)
-        (tensor([0.]), tensor([-300.]))
-    """
-    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
-    u = z / check_positive("temperature", temperature, like=z)
-    # The rows' number cancels between the means of sigmoid(u) and of 1 - sigmoid(u).
-    return torch.logsumexp(logsigmoid(u), dim) - torch.logsumexp(logsigmoid(-u), dim)
 
 
 def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:

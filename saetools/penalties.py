@@ -176,29 +176,3 @@ def _kl(rho_hat: Tensor, rho: Tensor) -> Tensor:
     rest = one - rho
     on, off = rho_hat / rho, (one - rho_hat) / rest
     return torch.addcmul(rest * (off - one - off.log()), rho, on - one - on.log())
-
-
-def bernoulli_kl_with_logits(logits: Tensor, *, rho: float | Tensor) -> Tensor:
-    """KL(Bernoulli(rho) || Bernoulli(sigmoid(logits))) in nats, one value per unit.
-
-    Binary cross-entropy with rho as its target, minus the entropy of rho. Its derivative by the
-    logit, sigmoid(logit) - rho, lies in (-1, 1): nothing has to be kept away from 0 and 1.
-
-    Args:
-        logits: ln(rho_hat / (1 - rho_hat)), (..., L), finite; see `soft_frequency_logits`.
-        rho: target frequency, in (0, 1); a tensor is broadcast against logits.
-
-    Returns:
-        (..., L), >= 0 up to rounding, finite for finite logits.
-
-    Example:
-        >>> bernoulli_kl_with_logits(torch.tensor([-100.0, 0.0]), rho=0.2)
-        tensor([19.4996,  0.1927])
-    """
-    exact = in_single(check_tensor("logits", logits, dims=1))
-    target = check_rho(rho, like=exact, shape=exact.shape)
-    # Cross-entropy minus entropy, grouped so that little is left to cancel near the target.
-    at_target = torch.logit(target)
-    zero = torch.zeros_like(exact)  # ln(1 + e^x): torch's softplus drops digits beyond 20
-    softplus = torch.logaddexp(exact, zero) - torch.logaddexp(at_target, zero)
-    return (softplus - target * (exact - at_target)).to(logits.dtype)

@@ -7,7 +7,7 @@ from torch import nn
 
 from saetools import SparseAutoencoder, chicago_context, initialise, sparse_mixture
 from saetools.initialise import skewed_units_, varying_directions
-from saetools.metrics import match_factors
+from saetools.tutorial.matching import match_factors
 
 MIXTURE = sparse_mixture(1024)
 X = MIXTURE.train
