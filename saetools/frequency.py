@@ -40,14 +40,12 @@ def gaussian_step(u: Tensor) -> Tensor:
 def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
     """Share of the rows on which each unit is active, that is, its pre-activation is > 0.
 
-    The hard count, the one that is reported. It carries no gradient: a comparison has none.
+    The hard count, (..., L) in [0, 1], the one that is reported; a comparison has no gradient. Like
+    all estimates here it is float32 or better. NaN counts as not active.
 
     Args:
         pre_activations: (..., B, L); latents behind a ReLU give the same count.
         dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], float32 or better. NaN counts as not active.
 
     Example:
         >>> activation_frequency(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
@@ -74,10 +72,7 @@ def soft_frequency(
         temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
             one per member of an ensemble.
         step: a soft step, applied elementwise.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], float32 or better.
+        dim: as for `activation_frequency`, and so is the result.
 
     Source: with a sigmoid, the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
 
@@ -106,36 +101,12 @@ def straight_through_frequency(
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [2.0, -0.2]], requires_grad=True)
         >>> rho_hat = straight_through_frequency(z, 0.3)
-        >>> rho_hat.tolist()
-        [1.0, 0.0]
         >>> rho_hat.sum().backward()
-        >>> bool((z.grad > 0).all())
-        True
+        >>> rho_hat.tolist(), bool((z.grad > 0).all())
+        ([1.0, 0.0], True)
     """
     z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     return straight_through(z, check_positive("temperature", temperature, like=z), step, dim)
-
-
-def frequency_in_parts(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    dim: Dims = -2,
-    batch_mean: BatchMean | None,
-) -> Tensor:
-    """`straight_through_frequency` of the whole batch, of which these rows, 0 or more, are a part.
-
-    `batch_mean` is as for `frequency_penalty`; None where these rows are the whole batch.
-
-    Example:
-        >>> z = torch.tensor([[1.0], [-1.0]])
-        >>> frequency_in_parts(z, 0.3, batch_mean=lambda part, rows: (rows * part + 6) / 8)
-        tensor([0.8750])
-    """
-    partial = batch_mean is not None
-    z = in_single(check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=partial))
-    rho_hat = straight_through(z, check_positive("temperature", temperature, like=z), dim=dim)
-    return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
 
 
 def step_frequency(
@@ -153,11 +124,9 @@ def step_frequency(
     the kernel-smoothed count. The one by z is its opposite.
 
     Args:
-        pre_activations: z, (..., B, L), before the ReLU.
-        bandwidth: > 0, in the units of z; a tensor is broadcast against z.
+        pre_activations, bandwidth, dim: as for `soft_frequency`; the bandwidth is its temperature.
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
-        dim: as for `soft_frequency`, and so is the shape of the result.
 
     Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
@@ -176,13 +145,10 @@ def step_frequency(
 def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     """Squeeze frequencies from [0, 1] into [eps, 1 - eps]: eps + (1 - 2 eps) rho_hat.
 
-    Unlike torch.clamp it keeps the gradient of a unit that is dead or always on. With
-    eps = 1 / (B + 2) it is Laplace's add-one count of B rows, (active + 1) / (B + 2).
-
-    Args:
-        rho_hat: frequencies in [0, 1], any shape; the result is float32 or better, as 1 - 1e-3
-            would be 1 again in bfloat16.
-        eps: > 0 and < 0.5; it sets the largest push: the KL's slope at 0 is near -rho / eps.
+    Unlike torch.clamp it keeps the gradient of a unit that is dead or always on; eps, in (0, 0.5),
+    sets the largest push: the KL's slope at 0 is near -rho / eps. With eps = 1 / (B + 2) it is
+    Laplace's add-one count of B rows, (active + 1) / (B + 2). Frequencies have any shape; the
+    result is float32 or better, as 1 - 1e-3 would be 1 again in bfloat16.
 
     Example:
         >>> smooth(torch.tensor([0.0, 0.5, 1.0]), 0.01)
@@ -209,11 +175,16 @@ def hard_count(z: Tensor, dim: Dims) -> Tensor:
 
 
 def straight_through(
-    z: Tensor, temperature: float | Tensor, step: SoftStep = torch.sigmoid, dim: Dims = -2
+    z: Tensor,
+    temperature: float | Tensor,
+    step: SoftStep = torch.sigmoid,
+    dim: Dims = -2,
+    batch_mean: BatchMean | None = None,
 ) -> Tensor:
-    """The hard count in value, the soft one in gradient."""
+    """The hard count in value, the soft one in gradient; of the batch of which z may be a part."""
     soft = mean_over(step(z / temperature), dim)
-    return hard_count(z, dim) + (soft - soft.detach())
+    rho_hat = hard_count(z, dim) + (soft - soft.detach())
+    return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
 
 
 def squeeze(rho_hat: Tensor, eps: float) -> Tensor:

@@ -13,26 +13,19 @@ from saetools.data.checks import check_finite, check_number, check_rho, check_te
 
 @torch.no_grad()
 def target_frequency_(
-    bias: Tensor,
-    pre_activations: Tensor,
-    rho: float | Tensor,
-    *,
-    tolerance: float = 0.05,
+    bias: Tensor, pre_activations: Tensor, rho: float | Tensor, *, tolerance: float = 0.05
 ) -> Tensor:
     """Shift `bias` so that each unit is active on a share rho of the rows.
 
     The bias loses the (1 - rho) quantile of its unit's pre-activations, taken half-way between
-    the two values that it separates. Where rows are tied, the nearest share that a threshold
-    can reach is taken.
+    the two values that it separates; where rows are tied, the one that comes nearest to rho.
 
     Args:
         bias: (L,), or (..., L) for an ensemble; changed in place.
         pre_activations: (..., B, L), computed with this bias, on many rows.
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
-        tolerance: how far from rho the reached share may be, in (0, 1).
-
-    Raises:
-        ValueError: if a unit is constant or tied, or rows are too few to come as near to rho.
+        tolerance: how far from rho the reached share may be, in (0, 1). A unit that cannot come
+            so near is an error: it is constant or tied, or the rows are too few.
 
     Source: the quantile of the data as a bias, as in Anthropic's January 2025 update on
     dictionary learning.
@@ -89,19 +82,15 @@ def _unreachable(
 def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
     """Scale the rows of `layer` so that each unit's pre-activations have a spread of 1.
 
-    One temperature then suits all of its units. Weight and bias are scaled alike, so that the
-    share of rows on which a unit is active stays as it is.
-
-    Args:
-        layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
-        pre_activations: (B, L), what `layer` returns, on many rows, over which each unit varies.
+    One temperature then suits all of its units. Weight and bias (if it has one) are scaled alike,
+    so that each unit's frequency stays as it is. `pre_activations`, (B, L), are what the layer
+    returns on many rows, over which each unit varies.
 
     Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422, there for a whole layer at a time.
 
     Example:
         >>> layer, x = nn.Linear(3, 2), torch.randn(100, 3)
-        >>> spread = unit_spread_(layer, layer(x))(x).std(0)
-        >>> torch.allclose(spread, torch.ones(2))
+        >>> torch.allclose(unit_spread_(layer, layer(x))(x).std(0), torch.ones(2))
         True
     """
     _check_rows("pre_activations", pre_activations, layer, "out_features", "the layer's units")
@@ -155,9 +144,8 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     near one value for most rows and far above it for a few; where rows are made of rare additive
     causes, these directions are those of the causes. The inputs' first L principal components are
     scaled to a spread of 1, and rotated so that the sum of the units' skewness, the mean of z^3,
-    is largest: the best end of 8 random rotations, drawn from a generator of its own. Afterwards
-    each unit has a mean of 0 and a spread of 1, no two are correlated, and the most skewed
-    comes first.
+    is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a mean of
+    0 and a spread of 1, no two are correlated, and the most skewed comes first.
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
@@ -195,12 +183,7 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
 
 @torch.no_grad()
 def varying_directions(inputs: Tensor) -> int:
-    """In how many directions the rows of inputs (B, D) vary: how many units can be skewed.
-
-    Example:
-        >>> varying_directions(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 5.0], [2.0, 5.0, 5.0]]))
-        1
-    """
+    """In how many directions the rows of inputs (B, D) vary: how many units can be skewed."""
     exact = inputs.double()
     return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), exact)
 
@@ -229,11 +212,8 @@ def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _climb(z: Tensor, rotation: Tensor) -> Tensor:
-    """A local maximum (L, L) of the summed skewness, reached from `rotation`.
-
-    The iteration alone may circle near a maximum; half of the last rotation, added to the
-    gradient, holds it back from overshooting.
-    """
+    """A local maximum (L, L) of the summed skewness, reached from `rotation`."""
+    # Alone the iteration may circle near a maximum: half of the last rotation holds it back.
     for _ in range(_STEPS):
         gradient = (z @ rotation.T).square().T @ z / len(z)
         left, _, right = torch.linalg.svd(gradient + 0.5 * rotation)

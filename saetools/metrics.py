@@ -14,14 +14,9 @@ from saetools.frequency import activation_frequency
 def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     """Fraction of variance unexplained: squared error over the variance around the mean row.
 
-    0 is perfect; 1 is no better than the mean of x over its rows; it can exceed 1.
-
-    Args:
-        reconstruction: (..., B, D).
-        x: (B, D) or (..., B, D), at least two rows that differ.
-
-    Returns:
-        (...), float32 or better; an error where it would not be finite.
+    0 is perfect; 1 is no better than the mean of x over its rows; it can exceed 1. For a
+    reconstruction (..., B, D) of x, (B, D) or (..., B, D), it is (...), float32 or better. x must
+    have two rows that differ, and squares that are finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -63,7 +58,7 @@ def l0(pre_activations: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dead_latents(rho_hat: Tensor) -> Tensor:
-    """Which units are never active, (..., L) bool, by their frequencies rho_hat (..., L).
+    """Which units are never active, as bools, by their frequencies rho_hat (..., L).
 
     Example:
         >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
@@ -74,11 +69,7 @@ def dead_latents(rho_hat: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
-    """Which units are active on more than a share `above` of the rows, (..., L) bool.
-
-    Args:
-        rho_hat: activation frequencies (..., L) in [0, 1].
-        above: the share, in [0, 1), beyond which a unit tells nothing by being active.
+    """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools.
 
     Example:
         >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
@@ -89,9 +80,7 @@ def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
 
 
 class FrequencyMeter:
-    """The activation frequency of each unit over data that comes in pieces.
-
-    It counts rows, in integers, so that pieces of unequal size weigh by what they hold.
+    """The activation frequency of each unit over data that comes in pieces, counted by rows.
 
     Example:
         >>> meter = FrequencyMeter()
@@ -117,10 +106,7 @@ class FrequencyMeter:
         Every process of the group makes the call, one that has counted nothing as well. Without
         torch.distributed, or before it is initialised, it is a copy.
         """
-        several = dist.is_available() and dist.is_initialized()
-        ranks = dist.get_world_size(group) if several else 1
-        if ranks < 1:
-            raise ValueError("group must hold this process, got one that does not")
+        ranks = count_ranks(group)
         counts = [(self.active, self.rows)] * ranks
         if ranks > 1:  # as objects: one that has counted nothing does not know the units' shape
             mine = None if self.active is None else self.active.cpu()
@@ -146,6 +132,14 @@ class FrequencyMeter:
         return self.active / self.rows
 
 
+def count_ranks(group: "dist.ProcessGroup | None") -> int:
+    """The number of processes in a group that holds this one; 1 without torch.distributed."""
+    ranks = dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+    if ranks < 1:
+        raise ValueError("group must hold this process, got one that does not")
+    return ranks
+
+
 class Evaluation(NamedTuple):
     """How a model does on one set of rows: its FVU, and each unit's hard frequency."""
 
@@ -155,13 +149,10 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
-    """Reconstruction and hard frequencies of `model` on all rows of x (B, D).
+    """How `model` does on the rows of x (B, D), at least two that differ.
 
-    The model is in evaluation mode meanwhile (no dropout), and as it was afterwards.
-
-    Args:
-        model: what it returns for x has `reconstruction` and `pre_activations`, as `Output` does.
-        x: (B, D), at least two rows that differ, on the model's device.
+    What it returns for x has `reconstruction` and `pre_activations`, as `Output` does. It is in
+    evaluation mode meanwhile (no dropout), and as it was afterwards.
 
     Example:
         >>> from saetools import SparseAutoencoder

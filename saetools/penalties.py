@@ -22,9 +22,8 @@ def frequency_penalty(
 ) -> Tensor:
     """The penalty this series recommends: add it to the loss, and each unit fires at rate rho.
 
-    The Kullback-Leibler divergence of the asked frequency from the counted one, summed over
-    the units: `bernoulli_kl` of the `smooth` `straight_through_frequency`. It works best from a
-    start at which each unit has a spread of 1 and fires at rate rho: see initialise.py.
+    `bernoulli_kl` of the `smooth` `straight_through_frequency`, summed over the units. It works
+    best from a start at which each unit has a spread of 1 and fires at rate rho: initialise.py.
 
     Args:
         pre_activations: what the code's layer returns, before the ReLU, units last, (..., L).
@@ -35,13 +34,10 @@ def frequency_penalty(
             pre_activations: 0.3 suits a spread of 1.
         eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
-            sequences (B, T, L) give a scalar. In an ensemble (N, B, L) it is -2.
+            sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
         batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
             that of this part and its number of rows: `over_ranks`, a `RunningFrequency`, or
             what `backward_in_parts` gives. A part may then be without a row.
-
-    Returns:
-        A scalar, or one value for each dim that is not counted over: (N,) in an ensemble.
 
     Source: the KL penalty of Ng, CS294A lecture notes, Sparse autoencoder, on a count with a
     straight-through gradient (Bengio, Léonard and Courville 2013, arXiv 1308.3432).
@@ -80,9 +76,7 @@ _Settings = tuple[Tensor, float | Tensor, float | Tensor, float, tuple[int, ...]
 def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = None) -> Tensor:
     """The penalty as the notebooks build it; autograd finds its gradient."""
     rho, weight, temperature, eps, dims = settings
-    rho_hat = straight_through(z, temperature, dim=dims)
-    if batch_mean is not None:
-        rho_hat = batch_mean(rho_hat, z.numel() // rho_hat.numel())
+    rho_hat = straight_through(z, temperature, dim=dims, batch_mean=batch_mean)
     return (weight * _kl(squeeze(rho_hat, eps), rho)).sum(-1)
 
 
@@ -144,17 +138,14 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
 
     rho ln(rho / rho_hat) + (1 - rho) ln((1 - rho) / (1 - rho_hat))
 
-    Its derivative by rho_hat, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound
-    at 0 and 1: keep rho_hat inside (0, 1) before you train on it.
+    It is >= 0, exactly 0 at rho_hat = rho, inf at 0 and 1, and NaN outside, where no frequency
+    counted over the right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with
+    eps of float32 or better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows
+    without bound at 0 and 1: keep rho_hat inside (0, 1) before you train on it.
 
     Args:
         rho_hat: activation frequencies (..., L) in [0, 1].
         rho: target frequency, in (0, 1); a tensor is broadcast against rho_hat.
-
-    Returns:
-        (..., L), >= 0, exactly 0 at rho_hat = rho, inf at 0 and 1. Outside [0, 1], where
-        there is no frequency, NaN; a frequency counted over the right rows is never there.
-        Elsewhere the error is below 6 eps (KL + |rho_hat - rho|), with eps of float32 or better.
 
     Source: Ng, CS294A lecture notes, Sparse autoencoder.
 

@@ -77,9 +77,8 @@ def check_range(name: str, value: Tensor, low: float, high: float, *, advice: st
 def check_rho(rho: object, *, like: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """A number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
 
-    It is checked in that dtype, where a number near 0 or 1 may be rounded to it. Tensors are not
-    checked inside a compiled function, which cannot depend on their values. With a shape, a
-    tensor must broadcast against it.
+    It is checked in that dtype, where a number near 0 or 1 may be rounded to it; inside a compiled
+    function, which cannot depend on values, a tensor is not. It must broadcast against the shape.
     """
     limits = torch.finfo(like.dtype)
     least = limits.smallest_normal  # 1 / rho overflows below it

@@ -31,18 +31,13 @@ class ChicagoContext(NamedTuple):
 def chicago_context(*, device: str | torch.device | None = None) -> ChicagoContext:
     """Real 20-dimensional context vectors: 5,698 days in Chicago, 2001-01-22 to 2016-08-28.
 
-    18 weather readings, the season ((1 - cos(2 pi day_of_year / 365.25)) / 2: 0 in midwinter,
-    1 in midsummer) and whether the day is at the weekend. The last 20 % of the days are the
-    test set, since neighbouring days are alike. Each feature is clipped to its 0.1 % and 99.9 %
-    quantiles and scaled to [0, 1]; both are fitted on the training days alone.
+    18 weather readings, the season (0 in midwinter, 1 in midsummer) and whether the day is at the
+    weekend. The last 20 % of the days are the test set, since neighbouring days are alike. Each
+    feature is clipped to its 0.1 % and 99.9 % quantiles and scaled to [0, 1]; both are fitted on
+    the training days alone. Ridership is that of one station (Clark/Lake): a target for a
+    downstream task, not an input. The tensors, float32, are on `device`; None is torch's default.
 
-    Ridership is that of one station (Clark/Lake): a target for a downstream task, not an input.
-
-    Args:
-        device: where the tensors, float32, are to be; None for torch's default device.
-
-    Source: the Chicago data set of the R package modeldata, MIT licence; the licence lies
-    beside the file.
+    Source: the Chicago data set of the R package modeldata, MIT; its licence lies beside the file.
 
     Example:
         >>> days = chicago_context()

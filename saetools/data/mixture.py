@@ -38,14 +38,13 @@ def sparse_mixture(
     on the rest. Noise is uniform and bounded, so the rows lie in [0, 1] without clipping.
 
     Args:
-        rows: training rows.
-        test_rows: test rows, from the same distribution.
+        rows, test_rows: for training and for testing, from the same distribution.
         factors: number of causes K.
         features: dimension D of a row, two or more.
-        frequency: share of the rows on which a factor is on, in (0, 1].
+        frequency: in (0, 1].
         noise: half-width of the noise, as a fraction of the largest possible signal.
-        seed: seeds a generator of its own, on the CPU.
-        device: where the tensors, float32, are to be; None for torch's default device.
+        seed: of a generator of its own, on the CPU.
+        device: as for `chicago_context`.
 
     Example:
         >>> mixture = sparse_mixture(1000, seed=0)
@@ -73,12 +72,5 @@ def sparse_mixture(
     error = noise * largest * (2 * uniform(rows + test_rows, features) - 1)
     offset = noise * largest * scale
     x = (offset + scale * (strength @ dictionary + error)).clamp(0, 1)  # against rounding only
-    mixture = SparseMixture(
-        train=x[:rows],
-        test=x[rows:],
-        train_factors=strength[:rows],
-        test_factors=strength[rows:],
-        dictionary=scale * dictionary,
-        offset=offset.item(),
-    )
-    return SparseMixture(*on_device(device, mixture))
+    split = (x[:rows], x[rows:], strength[:rows], strength[rows:])
+    return SparseMixture(*on_device(device, (*split, scale * dictionary, offset.item())))

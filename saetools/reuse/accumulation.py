@@ -27,7 +27,7 @@ def backward_in_parts(
 
     Two passes over the parts: one without a gradient, which gathers the means of the whole
     batch, and one that uses them. Dropout draws the same masks in both, and buffers, such as
-    BatchNorm's statistics, are updated once.
+    BatchNorm's statistics, are updated once. The loss of the whole batch is returned.
 
     Args:
         model: what `loss` calls. Where it is a DistributedDataParallel, gradients are exchanged
@@ -41,9 +41,6 @@ def backward_in_parts(
         backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
         group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
             no rows gives a part without rows.
-
-    Returns:
-        The loss of the whole batch, a scalar without a gradient.
 
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty

@@ -33,9 +33,8 @@ class Capture:
         >>> model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(inplace=True), nn.Linear(8, 20))
         >>> x = torch.rand(100, 20)
         >>> with Capture(model, "0") as captured:
-        ...     loss = (model(x) - x).square().mean()
-        >>> loss = loss + frequency_penalty(captured["0"], rho=0.2)
-        >>> loss.backward()
+        ...     error = (model(x) - x).square().mean()
+        >>> (error + frequency_penalty(captured["0"], rho=0.2)).backward()
     """
 
     def __init__(
@@ -52,11 +51,11 @@ class Capture:
         self._runs: dict[str, list[Tensor]] = {}  # of the latest call of the model
         self._cut: set[str] = set()  # the layers that ran in it outside of its graph
         self._builds_graph: bool | None = None  # None between calls
-        self._handles = [model.register_forward_pre_hook(self._begin)]
-        for name in self.layers:
-            store = partial(self._store, name)
-            self._handles.append(modules[name].register_forward_hook(store))
-        self._handles.append(model.register_forward_hook(self._end, always_call=True))
+        self._handles = [
+            model.register_forward_pre_hook(self._begin),
+            *(modules[n].register_forward_hook(partial(self._store, n)) for n in self.layers),
+            model.register_forward_hook(self._end, always_call=True),
+        ]
 
     def __getitem__(self, layer: str) -> Tensor:
         """The output of a `layer` that ran once in the latest call of the model."""
@@ -137,10 +136,8 @@ def _check_names(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> N
             within = [other for other in modules if other.endswith(f".{name}")]
             near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
             meant = f"did you mean {_listed(near)}? " if near else ""
-            it_has = f"It has {_listed(filter(None, modules))}"
-            raise ValueError(
-                f"layers must name modules of the model, got {name!r}: {meant}{it_has}"
-            )
+            meant += f"It has {_listed(filter(None, modules))}"
+            raise ValueError(f"layers must name modules of the model, got {name!r}: {meant}")
 
 
 def _listed(names: Iterable[str], most: int = 20) -> str:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from saetools.data.checks import check_count, check_tensor
+from saetools.metrics import count_ranks
 
 
 def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = None) -> Tensor:
@@ -29,8 +30,7 @@ def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = N
         group: the processes that share the batch; None for all of them.
 
     Example:
-        >>> error = torch.tensor([1.0, 4.0]).mean()
-        >>> over_ranks(error, 2)  # one process: the whole batch is here
+        >>> over_ranks(torch.tensor(2.5), rows=2)  # one process: the whole batch is here
         tensor(2.5000)
     """
     mean = checked_mean(mean, rows)
@@ -55,9 +55,7 @@ def add_up(
     sums: Sequence[Tensor], group: "dist.ProcessGroup | None"
 ) -> tuple[Sequence[Tensor], int]:
     """`row_sums` added up over the processes in one exchange, and the number of processes."""
-    ranks = dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
-    if ranks < 1:
-        raise ValueError("group must hold this process, got one that does not")
+    ranks = count_ranks(group)
     if ranks > 1:
         joined = torch.cat(list(sums))
         dist.all_reduce(joined, group=group)
@@ -66,10 +64,7 @@ def add_up(
 
 
 def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
-    """The batch's mean, from its added-up `row_sums`, with the gradient of mean * rows / its rows.
-
-    The value is that of the running sums, where they are given.
-    """
+    """The batch's mean, of its (or the running) sums, with the gradient of mean * rows / its rows."""
     tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
     own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)
     sums = batch if running is None else running

@@ -12,8 +12,7 @@ class RunningFrequency:
     """The frequency over the batches so far, with the gradient of the newest one.
 
     Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
-    steps old weighs decay^k, divided by the sum of all weights. In all, about batch / (1 - decay)
-    rows are seen. `group` is as for `over_ranks`.
+    steps old weighs decay^k: about batch / (1 - decay) rows are seen. `group` is as for `over_ranks`.
 
     In batches of 8 rows many a unit is silent by chance and pulled up with all force: units end on
     for 0.42 of the rows where 0.15 was asked for, but within 0.007 of it with a decay of 0.9 and a
@@ -44,7 +43,7 @@ class RunningFrequency:
         return with_share(rho_hat, ranks * rows, batch, self.totals)
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The decayed counts, to go on from."""
+        """The decayed counts."""
         return {"totals": self.totals}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:

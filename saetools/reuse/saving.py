@@ -29,18 +29,16 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 
     Its output function is torch.sigmoid, torch.relu, torch.tanh or nn.Identity(). The file appears
     whole or not at all: if writing fails, an older one stays as it was. Not kept: which parameters
-    learn, training or evaluation mode, hooks.
-
-    For any other module, a subclass included, there is safetensors.torch.save_model(model, path),
-    and load_model(model, path), which fills a module that you have made; layers may share weights.
+    learn, training or evaluation mode, hooks. For any other module, a subclass included, there are
+    safetensors.torch.save_model(model, path) and load_model(model, path), which fills a module that
+    you have made.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(SparseAutoencoder((20, 8), torch.tanh), f"{folder}/model.safetensors")
-        ...     model = load(f"{folder}/model.safetensors")
-        >>> model.sizes, model.output.__name__
-        ((20, 8), 'tanh')
+        ...     load(f"{folder}/model.safetensors").sizes
+        (20, 8)
     """
     remedy = "use safetensors.torch.save_model"
     if type(model) is not SparseAutoencoder:
@@ -61,15 +59,10 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 
 
 def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseAutoencoder:
-    """The model that `save` has written, with its dtype, in training mode.
+    """The model that `save` has written, with its dtype, in training mode; see its example.
 
     It is on the given device, or torch's default one. A file that is damaged, or was written by
     something else or by a newer saetools, is a ValueError.
-
-    Example:
-        >>> load("no_such_file.safetensors")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file.safetensors'
     """
     safetensors, data = _safetensors(), checked_path(path).read_bytes()
     try:

@@ -19,27 +19,15 @@ Scheduler = Callable[[Optimizer], LRScheduler]
 Batch = TypeVar("Batch")
 
 
-def check_loop(
-    *,
-    x: Any,
-    steps: int,
-    weight: Weight,
-    batch_size: int = 1,
-    observe: object = None,
-    observe_every: int = 1,
-    checkpoint: object = None,
-    checkpoint_every: int = 1,
-    **_: Any,
-) -> None:
+def check_loop(call: Mapping[str, Any]) -> None:
     """Raise for a setting of any loop that is wrong, before anything changes."""
-    check_count("steps", steps)
-    check_count("batch_size", batch_size)
-    check_count("observe_every", observe_every)
-    check_count("checkpoint_every", checkpoint_every)
-    weight_at(weight, 0.0)
-    if observe is not None and not callable(observe):
-        raise TypeError(f"observe must be a function, got {observe!r}")
-    if checkpoint is not None and not isinstance(x, Tensor):
+    for name in ("steps", "batch_size", "observe_every", "checkpoint_every"):
+        check_count(name, call[name])
+    check_number("lr", call["lr"], above=0)
+    weight_at(call["weight"], 0.0)
+    if call["observe"] is not None and not callable(call["observe"]):
+        raise TypeError(f"observe must be a function, got {call['observe']!r}")
+    if call["checkpoint"] is not None and not isinstance(call["x"], Tensor):
         raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
 
 
@@ -63,12 +51,10 @@ def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
 def bookkeeping(
     model: nn.Module, optimizer: Optimizer, call: Mapping[str, Any]
 ) -> tuple[Keeper, Callable[[Callable[[int], Iterator[Batch]]], Iterator[tuple[int, Batch]]]]:
-    """All that a loop does beside its steps: learning rate, observations, checkpoints, progress.
+    """What keeps the history of a `call`, by its arguments' names, and what its loop goes over.
 
-    `call` holds the arguments of the training function by name. Returned are what keeps the
-    history, restored from a checkpoint if there is one, and what the loop goes over: it takes a
-    function from the number of batches to skip to the batches, and yields each step's number and
-    batch.
+    The first is restored from a checkpoint, if there is one. The second takes a function from the
+    number of batches to skip to the batches, and yields each step's number and batch.
     """
     _keep_freed_memory()
     steps, every, observe = call["steps"], call["observe_every"], call["observe"]
@@ -106,12 +92,10 @@ def weights_are_finite(model: nn.Module) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Let the allocator keep what a step frees for the next one, up to 62 MiB.
-
-    glibc hands it back to the system where it has seen no large block, and pays for its pages anew
-    in each step: a fifth of a step's time at 1024 units and 1024 rows. Freeing one large block,
-    never written to, tells it that such sizes come and go (M_MMAP_THRESHOLD in mallopt's manual).
-    """
+    """Let the allocator keep what a step frees for the next one, up to 62 MiB."""
+    # glibc hands it back where it has seen no large block, and pays for its pages anew per step: a
+    # fifth of a step's time at 1024 units and 1024 rows. Freeing a large block, never written to,
+    # tells it that such sizes come and go (M_MMAP_THRESHOLD in mallopt's manual).
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 

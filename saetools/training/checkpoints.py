@@ -38,9 +38,8 @@ class History(NamedTuple):
 class Keeper:
     """The history of a training; restores it from a checkpoint, and keeps new ones there.
 
-    Of `parts` each that has a state_dict and a load_state_dict is kept, and restored in this order;
-    also the states of the global random generators, of which those that training does not draw
-    from are given back in the end.
+    Of `parts` each that has a state is kept, and restored in this order; also the global random
+    generators, of which those that training does not draw from are given back in the end.
     """
 
     def __init__(

@@ -20,16 +20,12 @@ _LIBRARIES = ("saetools.", "torch.")  # whose functions are known by their names
 
 
 def identity(call: Mapping[str, Any]) -> Facts:
-    """The arguments of a call, each as a text.
+    """The arguments of a call by name, each as a text; those in "options" as if beside the others.
 
     Tensors and modules are known by a digest. A function is known by its name, its code and the
     values that it refers to; another callable by its class and its attributes. What an object
     keeps in a state_dict moves during training: it is restored, and not compared. Of `observe` the
     name alone counts, since it decides nothing.
-
-    Args:
-        call: the arguments by name, as `locals()` has them at a function's beginning; those in
-            "options" count as if they stood beside the others.
 
     Example:
         >>> facts = identity({"steps": 7, "penalty": max, "rho": [0.2, 0.3], "progress": True})

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from saetools.data.checks import check_number
 from saetools.training import bookkeeping as books
 from saetools.training.checkpoints import History
 from saetools.training.files import FilePath
-from saetools.training.rows import batches, check_rows, streamed
+from saetools.training.rows import batches, check_training_rows, streamed
 
 
 def train(
@@ -43,13 +42,14 @@ def train(
         penalty: takes the Output and returns a scalar tensor. One that reduces over dim -2 (rows)
             and dim -1 (units) works in `train_ensemble` as well.
         steps: how many batches of `batch_size` rows to train on; an epoch's last may have fewer.
-        weight: factor of the penalty: a number >= 0, or a function of the share of the steps done.
+        weight: a number >= 0, or a function of the share of the steps done.
         lr: Adam's learning rate.
         scheduler: makes a torch scheduler from the optimizer, stepped after each batch; for
             instance `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
         seed: decides the order of the rows; the global random state is not used.
         value_range: what x must lie in; None for data without bounds.
-        stop_if_not_finite: stop at the first loss that is NaN or infinite.
+        stop_if_not_finite: raise a FloatingPointError, which names the step and the term, at the
+            first loss, or gradient behind a finite loss, that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
         progress: show a progress bar (needs tqdm).
@@ -58,25 +58,18 @@ def train(
             to one call: other rows, another setting or other starting weights are refused. A
             penalty with a state_dict and a load_state_dict is kept as well. It needs x as a tensor.
 
-    Raises:
-        TypeError, ValueError: for a wrong argument, or a checkpoint of another training.
-        FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
-            message names the step and the term.
-
     Example:
         >>> from saetools import SparseAutoencoder, evaluate
         >>> rows, others = torch.rand(64, 20), torch.rand(32, 20)
-        >>> validate = lambda model: evaluate(model, others).fvu
-        >>> options = {"steps": 40, "observe": validate, "observe_every": 20}
-        >>> history = train(SparseAutoencoder(seed=0), rows, **options)
+        >>> options = {"observe": lambda model: evaluate(model, others).fvu, "observe_every": 20}
+        >>> history = train(SparseAutoencoder(seed=0), rows, steps=40, **options)
         >>> history.error.shape, [step for step, fvu in history.observations]
         (torch.Size([40]), [0, 20, 40])
     """
     call = dict(locals())
-    books.check_loop(**call)
-    check_number("lr", lr, above=0)
+    books.check_loop(call)
     if isinstance(x, Tensor):
-        check_rows(x, value_range, model)
+        check_training_rows(x, value_range, model)
 
     def batches_from(skip: int) -> Iterator[Tensor]:
         if isinstance(x, Tensor):

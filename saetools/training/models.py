@@ -31,11 +31,10 @@ class SparseAutoencoder(nn.Module):
         output: function applied to the last layer, elementwise.
         seed: decides the weights, the same on each device; None draws them from the global
             random state, which is left alone otherwise.
-        device: where the weights are to be.
+        device: where the weights are to be; None for torch's default device.
 
     Example:
-        >>> model = SparseAutoencoder(seed=0)
-        >>> output = model(torch.rand(5, 20))
+        >>> output = SparseAutoencoder(seed=0)(torch.rand(5, 20))
         >>> output.reconstruction.shape, output.latents.shape
         (torch.Size([5, 20]), torch.Size([5, 4]))
     """
@@ -58,7 +57,6 @@ class SparseAutoencoder(nn.Module):
         with _seeded(seed):
             self.encoder = _linear_layers(self.sizes)
             self.decoder = _linear_layers(self.sizes[::-1])
-        # By default torch's default device, be it set globally or by a block.
         self.to(torch.empty(0, device=device).device)
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
@@ -83,10 +81,9 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstruction (..., B, D) from latents (..., B, L)."""
-        x = latents
         for layer in self.decoder[:-1]:
-            x = self._rectify(layer(x))
-        return self.output(self.decoder[-1](x))
+            latents = self._rectify(layer(latents))
+        return self.output(self.decoder[-1](latents))
 
     def forward(self, x: Tensor) -> Output:
         """Encode, rectify and decode x (..., B, D)."""
@@ -108,6 +105,4 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 
 def _linear_layers(sizes: Sequence[int]) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)
-    )
+    return nn.ModuleList(nn.Linear(*widths) for widths in itertools.pairwise(sizes))

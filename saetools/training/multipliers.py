@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from saetools.data.checks import check_number, check_rho
-from saetools.frequency import BatchMean, frequency_in_parts
+from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.frequency import BatchMean, in_single, straight_through
 from saetools.training.models import Output
 
 
@@ -42,19 +42,20 @@ class FrequencyMultipliers:
         temperature: float = 0.3,
         batch_mean: BatchMean | None = None,
     ) -> None:
-        check_rho(rho, like=torch.empty(0))
+        like = torch.empty(0)
+        check_rho(rho, like=like)
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
-        self.temperature = temperature
+        self.temperature = check_positive("temperature", temperature, like=like)
         self.batch_mean = batch_mean
         self.multipliers: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
-        rho_hat = frequency_in_parts(
-            output.pre_activations, self.temperature, batch_mean=self.batch_mean
-        )
+        part = {"may_be_empty": self.batch_mean is not None}
+        z = in_single(check_tensor("pre_activations", output.pre_activations, dims=2, **part))
+        rho_hat = straight_through(z, self.temperature, batch_mean=self.batch_mean)
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers
@@ -62,9 +63,9 @@ class FrequencyMultipliers:
         return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The multipliers, for a checkpoint."""
+        """The multipliers."""
         return {"multipliers": self.multipliers}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
-        """Go on from those of a checkpoint."""
+        """Go on from what `state_dict` returned."""
         self.multipliers = state["multipliers"]

@@ -9,10 +9,9 @@ from torch import Tensor
 
 
 class GlobalRandomStates:
-    """The states of Python's, NumPy's and torch's generators, and who has drawn from them.
+    """The states of Python's, NumPy's and torch's generators, and which were drawn from.
 
-    A model with dropout draws from them, and must go on where it stopped. A generator that
-    nobody draws from is the caller's, and is given back as it was found.
+    Dropout draws from them, and must go on where it stopped; the others are given back as found.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,10 +37,7 @@ class GlobalRandomStates:
 
     def _now(self) -> dict[str, Any]:
         legacy: Any = np.random.get_state()  # noqa: NPY002
-        states = {
-            "Python": random.getstate(),
-            "NumPy": (legacy[0], legacy[1].tolist(), *legacy[2:]),
-        }
+        states: dict[str, Any] = {"NumPy": (legacy[0], legacy[1].tolist(), *legacy[2:])}
         if self._device.type not in ("cpu", "meta"):
             module, where = self._accelerator()
             states["accelerator"] = module.get_rng_state(**where)

@@ -33,7 +33,7 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, seed, skip)
+    return _shuffled(x.detach(), batch_size, seed, skip)  # checked now, not at the first batch
 
 
 def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
@@ -74,7 +74,7 @@ def streamed(
         before = given
         for batch in x:
             batch = check_tensor("x", batch, dims=2).detach().to(device)
-            check_rows(batch, value_range, model)
+            check_training_rows(batch, value_range, model)
             given += 1
             yield batch
         if given == before:
@@ -84,8 +84,10 @@ def streamed(
             )
 
 
-def check_rows(x: Tensor, value_range: tuple[float, float] | None, model: nn.Module) -> None:
-    """Raise unless x holds training rows (rows, D) for the model, finite and in the range."""
+def check_training_rows(
+    x: Tensor, value_range: tuple[float, float] | None, model: nn.Module
+) -> None:
+    """Raise unless x holds rows (rows, D) that the model can be trained on, within the range."""
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
     if value_range is not None:
         advice = "scale it, or pass value_range=None for data without bounds"

@@ -29,8 +29,7 @@ class _StackedLinear(nn.Module):
 
 
 def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
-    """A copy of the first model that computes with the weights of all."""
-    _check_alike(models)
+    """A copy of the first of models that are alike, which computes with the weights of all."""
     ensemble = copy.deepcopy(models[0])
     members = [_linears(model) for model in models]
     for name in members[0]:
@@ -66,8 +65,8 @@ def check_models(models: object) -> None:
             raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
 
 
-def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
-    """Raise unless the models differ in the values of their parameters alone, and share none."""
+def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencoder]:
+    """The models, if they can be stacked: they differ in their weights alone, and share none."""
     check_models(models)
     first = _settings(models[0])
     owners: dict[int, int] = {}
@@ -84,6 +83,8 @@ def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
                 raise ValueError(
                     f"models must be separate, models[{owner}] and models[{i}] share weights"
                 )
+        _linears(model)
+    return models
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
