@@ -13,6 +13,7 @@ from torch import Tensor
 from saetools.data.checks import check_number, check_positive, check_tensor
 
 SoftStep = Callable[[Tensor], Tensor]
+Number = float | Tensor  # one for all, or a tensor that is broadcast
 Dims = int | tuple[int, ...]
 BatchMean = Callable[[Tensor, int], Tensor]  # (mean of a part, its rows) -> mean of the batch
 
@@ -23,12 +24,7 @@ def tanh_step(u: Tensor) -> Tensor:
 
 
 def rectangle_step(u: Tensor) -> Tensor:
-    """u + 1/2, clamped to [0, 1]; its slope is the rectangle kernel, 1 on (-1/2, 1/2).
-
-    Example:
-        >>> rectangle_step(torch.tensor([-0.5, 0.0, 0.5]))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
+    """u + 1/2, clamped to [0, 1]; its slope is the rectangle kernel, 1 on (-1/2, 1/2)."""
     return (u + 0.5).clamp(0, 1)
 
 
@@ -57,24 +53,19 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
 
 
 def soft_frequency(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    step: SoftStep = torch.sigmoid,
-    dim: Dims = -2,
+    pre_activations: Tensor, temperature: Number, *, step: SoftStep = torch.sigmoid, dim: Dims = -2
 ) -> Tensor:
     """Mean over the rows of step(z / temperature): a count whose threshold is smeared out.
 
-    It has a gradient, and it is not the frequency: it can be rho while the hard count is 0.
+    It has a gradient, and it is not the frequency: it can be rho while the hard count is 0. With a
+    sigmoid it is the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
 
     Args:
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
         temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
             one per member of an ensemble.
         step: a soft step, applied elementwise.
-        dim: as for `activation_frequency`, and so is the result.
-
-    Source: with a sigmoid, the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
+        dim: as for `activation_frequency`.
 
     Example:
         >>> soft_frequency(torch.tensor([[1.0, -0.2], [2.0, -0.2]]), 0.3)
@@ -85,18 +76,12 @@ def soft_frequency(
 
 
 def straight_through_frequency(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    step: SoftStep = torch.sigmoid,
-    dim: Dims = -2,
+    pre_activations: Tensor, temperature: Number, *, step: SoftStep = torch.sigmoid, dim: Dims = -2
 ) -> Tensor:
     """The hard count, with the gradient of `soft_frequency` in place of its own, which is 0.
 
-    Arguments are those of `soft_frequency`, the result is that of `activation_frequency`, but that
-    NaN gives NaN. The temperature decides how near to 0 a pre-activation must be to be pulled.
-
-    Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
+    Arguments are as for `soft_frequency`; the temperature decides how near to 0 a pre-activation
+    must be to be pulled. NaN gives NaN. Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [2.0, -0.2]], requires_grad=True)
@@ -111,24 +96,22 @@ def straight_through_frequency(
 
 def step_frequency(
     pre_activations: Tensor,
-    bandwidth: float | Tensor,
+    bandwidth: Number,
     *,
     step: SoftStep = rectangle_step,
-    threshold: float | Tensor = 0.0,
+    threshold: Number = 0.0,
     dim: Dims = -2,
 ) -> Tensor:
     """The hard share of rows above a threshold, with a kernel of some bandwidth as its gradient.
 
-    The derivative by the threshold is -K((z - threshold) / bandwidth) / bandwidth, averaged
-    over the rows, where K is the slope of `step`: an unbiased estimate of the derivative of
-    the kernel-smoothed count. The one by z is its opposite.
+    By the threshold it is -K((z - threshold) / bandwidth) / bandwidth, averaged over the rows,
+    where K is the slope of `step`: an unbiased estimate of the derivative of the kernel-smoothed
+    count. By z it is the opposite. Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
     Args:
-        pre_activations, bandwidth, dim: as for `soft_frequency`; the bandwidth is its temperature.
+        pre_activations, bandwidth, dim: as for `soft_frequency`, with the bandwidth as temperature.
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
-
-    Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
     Example:
         >>> z = torch.tensor([[0.04], [0.2], [-0.03], [-1.0]])
@@ -176,12 +159,12 @@ def hard_count(z: Tensor, dim: Dims) -> Tensor:
 
 def straight_through(
     z: Tensor,
-    temperature: float | Tensor,
+    temperature: Number,
     step: SoftStep = torch.sigmoid,
     dim: Dims = -2,
     batch_mean: BatchMean | None = None,
 ) -> Tensor:
-    """The hard count in value, the soft one in gradient; of the batch of which z may be a part."""
+    """The hard count in value, the soft one in gradient; of a batch of which z may be a part."""
     soft = mean_over(step(z / temperature), dim)
     rho_hat = hard_count(z, dim) + (soft - soft.detach())
     return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())

@@ -17,8 +17,9 @@ def target_frequency_(
 ) -> Tensor:
     """Shift `bias` so that each unit is active on a share rho of the rows.
 
-    The bias loses the (1 - rho) quantile of its unit's pre-activations, taken half-way between
-    the two values that it separates; where rows are tied, the one that comes nearest to rho.
+    The bias loses the (1 - rho) quantile of its unit's pre-activations, half-way between the values
+    that it separates, or, of tied rows, the one that comes nearest. Source: Anthropic's January 2025
+    update on dictionary learning.
 
     Args:
         bias: (L,), or (..., L) for an ensemble; changed in place.
@@ -26,9 +27,6 @@ def target_frequency_(
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
         tolerance: how far from rho the reached share may be, in (0, 1). A unit that cannot come
             so near is an error: it is constant or tied, or the rows are too few.
-
-    Source: the quantile of the data as a bias, as in Anthropic's January 2025 update on
-    dictionary learning.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])
@@ -82,11 +80,10 @@ def _unreachable(
 def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
     """Scale the rows of `layer` so that each unit's pre-activations have a spread of 1.
 
-    One temperature then suits all of its units. Weight and bias (if it has one) are scaled alike,
-    so that each unit's frequency stays as it is. `pre_activations`, (B, L), are what the layer
-    returns on many rows, over which each unit varies.
-
-    Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422, there for a whole layer at a time.
+    One temperature then suits all of its units. Weight and bias (if any) are scaled alike, so that
+    each unit's frequency stays as it is. `pre_activations`, (B, L), are what the layer returns on
+    many rows, over which each unit varies. Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422,
+    there for a whole layer at a time.
 
     Example:
         >>> layer, x = nn.Linear(3, 2), torch.randn(100, 3)
@@ -140,26 +137,23 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     """Turn the units of `layer` to uncorrelated directions with a long tail upwards.
 
     This is independent component analysis (ICA): FastICA for all units at once, with the square
-    as its nonlinearity, which is the one for skewness. A unit that is to be on rarely should be
-    near one value for most rows and far above it for a few; where rows are made of rare additive
-    causes, these directions are those of the causes. The inputs' first L principal components are
-    scaled to a spread of 1, and rotated so that the sum of the units' skewness, the mean of z^3,
-    is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a mean of
-    0 and a spread of 1, no two are correlated, and the most skewed comes first.
+    as its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). A unit that is to be
+    on rarely should be near one value for most rows and far above it for a few; where rows are made
+    of rare additive causes, these directions are those of the causes. The inputs' first L principal
+    components are scaled to a spread of 1, and rotated so that the sum of the units' skewness, the
+    mean of z^3, is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a
+    mean of 0 and a spread of 1, no two are correlated, and the most skewed comes first.
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
             bias the units keep the mean that the rows give them.
         inputs: (B, D), what the layer is given, on many rows; they vary in L directions or more.
 
-    Source: Hyvärinen and Oja 2000, Independent component analysis: algorithms and applications.
-
     Example:
         >>> causes = (torch.rand(2000, 3) < 0.1).float()  # rare, and mixed:
         >>> inputs = causes @ torch.tensor([[1.0, 2.0, 0.0], [0.5, 1.0, 3.0], [2.0, 1.0, 1.0]])
         >>> z = skewed_units_(nn.Linear(3, 3), inputs)(inputs)
-        >>> units_of_causes = ((z > 1).float().T @ causes).argmax(0)
-        >>> sorted(units_of_causes.tolist())
+        >>> sorted(((z > 1).float().T @ causes).argmax(0).tolist())  # the unit of each cause
         [0, 1, 2]
     """
     _check_rows("inputs", inputs, layer, "in_features", "what the layer is given")

@@ -19,9 +19,8 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     have two rows that differ, and squares that are finite.
 
     Example:
-        >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-        >>> fvu(x, x).item(), fvu(torch.full_like(x, 0.5), x).item()
-        (0.0, 1.0)
+        >>> fvu(torch.full((2, 2), 0.5), torch.eye(2))
+        tensor(1.)
     """
     check_tensor("reconstruction", reconstruction, dims=2)
     check_finite("x", check_tensor("x", x, dims=2, rows=2))
@@ -45,7 +44,6 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     return unexplained
 
 
-@torch.no_grad()
 def l0(pre_activations: Tensor) -> Tensor:
     """Mean number of active units per row, (...), of pre_activations (..., B, L).
 
@@ -56,7 +54,6 @@ def l0(pre_activations: Tensor) -> Tensor:
     return activation_frequency(pre_activations).sum(-1)
 
 
-@torch.no_grad()
 def dead_latents(rho_hat: Tensor) -> Tensor:
     """Which units are never active, as bools, by their frequencies rho_hat (..., L).
 
@@ -67,7 +64,6 @@ def dead_latents(rho_hat: Tensor) -> Tensor:
     return check_tensor("rho_hat", rho_hat, dims=1) == 0
 
 
-@torch.no_grad()
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
     """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools.
 
@@ -84,8 +80,8 @@ class FrequencyMeter:
 
     Example:
         >>> meter = FrequencyMeter()
-        >>> meter.update(torch.tensor([[1.0, -1.0], [2.0, -3.0], [1.0, 1.0]]))
-        >>> meter.update(torch.tensor([[-1.0, -1.0]]))
+        >>> for piece in torch.tensor([[1.0, -1.0], [2.0, -3.0], [1.0, 1.0]]), -torch.ones(1, 2):
+        ...     meter.update(piece)
         >>> meter.compute()
         tensor([0.7500, 0.2500])
     """
@@ -103,8 +99,8 @@ class FrequencyMeter:
     def over_ranks(self, group: "dist.ProcessGroup | None" = None) -> "FrequencyMeter":
         """A new meter with what the meters of all processes have counted, the same on each.
 
-        Every process of the group makes the call, one that has counted nothing as well. Without
-        torch.distributed, or before it is initialised, it is a copy.
+        Every process of the group makes the call, even one that has counted nothing. Without an
+        initialised torch.distributed it is a copy.
         """
         ranks = count_ranks(group)
         counts = [(self.active, self.rows)] * ranks

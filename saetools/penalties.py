@@ -36,11 +36,8 @@ def frequency_penalty(
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
         batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
-            that of this part and its number of rows: `over_ranks`, a `RunningFrequency`, or
-            what `backward_in_parts` gives. A part may then be without a row.
-
-    Source: the KL penalty of Ng, CS294A lecture notes, Sparse autoencoder, on a count with a
-    straight-through gradient (Bengio, Léonard and Courville 2013, arXiv 1308.3432).
+            that of this part and its number of rows, 0 or more: `over_ranks`, a
+            `RunningFrequency`, or what `backward_in_parts` gives.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
@@ -138,16 +135,11 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
 
     rho ln(rho / rho_hat) + (1 - rho) ln((1 - rho) / (1 - rho_hat))
 
-    It is >= 0, exactly 0 at rho_hat = rho, inf at 0 and 1, and NaN outside, where no frequency
-    counted over the right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with
-    eps of float32 or better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows
-    without bound at 0 and 1: keep rho_hat inside (0, 1) before you train on it.
-
-    Args:
-        rho_hat: activation frequencies (..., L) in [0, 1].
-        rho: target frequency, in (0, 1); a tensor is broadcast against rho_hat.
-
-    Source: Ng, CS294A lecture notes, Sparse autoencoder.
+    For frequencies rho_hat, (..., L), and a rho in (0, 1) that is broadcast against them, it is
+    >= 0, exactly 0 at rho, inf at 0 and 1, and NaN outside [0, 1], where no frequency counted over
+    the right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with eps of float32
+    or better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound at 0
+    and 1: keep rho_hat away from them before you train on it. Source: Ng, CS294A lecture notes.
 
     Example:
         >>> bernoulli_kl(torch.tensor([0.0, 0.2, 0.5]), rho=0.2)

@@ -39,17 +39,15 @@ def sparse_mixture(
 
     Args:
         rows, test_rows: for training and for testing, from the same distribution.
-        factors: number of causes K.
-        features: dimension D of a row, two or more.
+        factors, features: number of causes K, and dimension D of a row, two or more.
         frequency: in (0, 1].
         noise: half-width of the noise, as a fraction of the largest possible signal.
         seed: of a generator of its own, on the CPU.
         device: as for `chicago_context`.
 
     Example:
-        >>> mixture = sparse_mixture(1000, seed=0)
-        >>> mixture.train.shape, mixture.dictionary.shape
-        (torch.Size([1000, 20]), torch.Size([4, 20]))
+        >>> sparse_mixture(1000, seed=0).train.shape
+        torch.Size([1000, 20])
     """
     for name, count in (("rows", rows), ("test_rows", test_rows), ("factors", factors)):
         check_count(name, count)

@@ -1,7 +1,7 @@
 """The mean over a whole batch, in value and gradient, where its rows lie on several processes.
 
-With n_m of the N rows in part m, the mean is q = sum_m (n_m / N) q_m, and a penalty f of it has the
-gradient f'(q) sum_m (n_m / N) dq_m: each part needs the value of the whole, and its own gradient
+With n_m of the N rows in part m it is q = sum_m (n_m / N) q_m, and a penalty f of it has the
+gradient f'(q) sum_m (n_m / N) dq_m: a part needs the value of the whole, and its own gradient
 times its share.
 """
 
@@ -64,7 +64,7 @@ def add_up(
 
 
 def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
-    """The batch's mean, of its (or the running) sums, with the gradient of mean * rows / its rows."""
+    """The mean by the running or the batch's sums; its gradient is that of mean * rows / batch rows."""
     tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
     own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)
     sums = batch if running is None else running

@@ -12,7 +12,7 @@ class RunningFrequency:
     """The frequency over the batches so far, with the gradient of the newest one.
 
     Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
-    steps old weighs decay^k: about batch / (1 - decay) rows are seen. `group` is as for `over_ranks`.
+    steps old weighs decay^k: about batch / (1 - decay) rows are seen. `group`: see `over_ranks`.
 
     In batches of 8 rows many a unit is silent by chance and pulled up with all force: units end on
     for 0.42 of the rows where 0.15 was asked for, but within 0.007 of it with a decay of 0.9 and a

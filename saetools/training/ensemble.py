@@ -60,8 +60,7 @@ def train_ensemble(
         >>> from saetools import frequency_penalty
         >>> models = [SparseAutoencoder(seed=seed) for seed in range(3)]
         >>> rho = torch.tensor([[0.1], [0.2], [0.3]])  # (N, 1), one target per member
-        >>> def penalty(output):
-        ...     return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
+        >>> penalty = lambda output: frequency_penalty(output.pre_activations, rho=rho, dim=-2)
         >>> train_ensemble(models, torch.rand(64, 20), penalty, steps=5).error.shape
         torch.Size([5, 3])
     """

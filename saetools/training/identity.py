@@ -1,7 +1,4 @@
-"""What a training is known by: everything that it was called with.
-
-It is derived from the call's own arguments, so that a new one cannot be forgotten.
-"""
+"""What a training is known by: everything that it was called with, taken from the call itself."""
 
 import functools
 import hashlib
@@ -26,11 +23,6 @@ def identity(call: Mapping[str, Any]) -> Facts:
     values that it refers to; another callable by its class and its attributes. What an object
     keeps in a state_dict moves during training: it is restored, and not compared. Of `observe` the
     name alone counts, since it decides nothing.
-
-    Example:
-        >>> facts = identity({"steps": 7, "penalty": max, "rho": [0.2, 0.3], "progress": True})
-        >>> facts == {"steps": "7", "penalty": "max", "rho": "[0.2, 0.3]"}
-        True
     """
     arguments = {**call, **call.get("options", {})}
     if callable(arguments.get("observe")):

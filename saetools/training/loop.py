@@ -53,10 +53,10 @@ def train(
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
         progress: show a progress bar (needs tqdm).
-        checkpoint: a file to keep the training in, every `checkpoint_every` steps. If it exists,
-            training goes on from it, to the bits it would have reached without a stop. It belongs
-            to one call: other rows, another setting or other starting weights are refused. A
-            penalty with a state_dict and a load_state_dict is kept as well. It needs x as a tensor.
+        checkpoint: a file to keep the training in, every `checkpoint_every` steps, with the state
+            of a penalty that has a state_dict. If it exists, training goes on from it, to the bits
+            it would have reached without a stop; other rows, another setting or other starting
+            weights are refused. It needs x as a tensor.
 
     Example:
         >>> from saetools import SparseAutoencoder, evaluate

@@ -97,10 +97,7 @@ def learn_shift_hold(
     *Learn*, five steps in seven: near the frequency, with a learning rate that rises evenly over
     the first two. *Shift*: `target_frequency_` moves each bias of the code, and its unit is at rho
     on x, but for ties. *Hold*, two steps in seven: the encoder is frozen, and the rate falls evenly
-    to 0. After an error the models are as they were.
-
-    Other arguments are as for `train_at_frequency`, the penalty as for `train_ensemble`. The
-    history is that of both phases, one after the other.
+    to 0. The penalty is as for `train_ensemble`, all else as for `train_at_frequency`.
 
     Example:
         >>> models = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(64, 20), rho=0.2)

@@ -16,10 +16,10 @@ class _StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        weight = torch.stack([layer.weight.detach().T for layer in layers])
-        bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]
-        self.weight = nn.Parameter(weight, layers[0].weight.requires_grad)  # (N, D, L)
-        self.bias = nn.Parameter(bias, layers[0].bias.requires_grad)  # (N, 1, L)
+        weight = torch.stack([layer.weight.detach().T for layer in layers])  # (N, D, L)
+        bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]  # (N, 1, L)
+        self.weight = nn.Parameter(weight, layers[0].weight.requires_grad)
+        self.bias = nn.Parameter(bias, layers[0].bias.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:  # the same rows for every member

@@ -53,11 +53,7 @@ def start_at_frequency_(
     its inputs have directions.
 
     Example:
-        >>> from saetools import evaluate
-        >>> x = torch.rand(100, 20)
-        >>> [model] = start_at_frequency_([SparseAutoencoder(seed=0)], x, rho=0.2)
-        >>> evaluate(model, x).frequency
-        tensor([0.2000, 0.2000, 0.2000, 0.2000])
+        >>> [model] = start_at_frequency_([SparseAutoencoder()], torch.rand(100, 20), rho=0.2)
     """
     check_models(models)
     check_rho(rho, like=check_finite("x", check_rows("x", x, least=2)))
