@@ -81,7 +81,8 @@ def straight_through_frequency(
     """The hard count, with the gradient of `soft_frequency` in place of its own, which is 0.
 
     Arguments are as for `soft_frequency`; the temperature decides how near to 0 a pre-activation
-    must be to be pulled. NaN gives NaN. Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
+    must be to be pulled. NaN gives NaN. Source: Bengio, Léonard and Courville 2013, arXiv
+    1308.3432.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [2.0, -0.2]], requires_grad=True)

@@ -18,15 +18,15 @@ def target_frequency_(
     """Shift `bias` so that each unit is active on a share rho of the rows.
 
     The bias loses the (1 - rho) quantile of its unit's pre-activations, half-way between the values
-    that it separates, or, of tied rows, the one that comes nearest. Source: Anthropic's January 2025
-    update on dictionary learning.
+    that it separates, or, of tied rows, the one that comes nearest. Source: Anthropic's January
+    2025 update on dictionary learning.
 
     Args:
         bias: (L,), or (..., L) for an ensemble; changed in place.
         pre_activations: (..., B, L), computed with this bias, on many rows.
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
-        tolerance: how far from rho the reached share may be, in (0, 1). A unit that cannot come
-            so near is an error: it is constant or tied, or the rows are too few.
+        tolerance: how far from rho the reached share may be, in (0, 1). A unit that cannot come so
+            near is an error: it is constant or tied, or the rows are too few.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])
@@ -40,10 +40,7 @@ def target_frequency_(
         raise ValueError(f"tolerance must lie strictly between 0 and 1, got {tolerance}")
     units, rows = (*z.shape[:-2], z.shape[-1]), z.shape[-2]
     if bias.shape != units:
-        raise ValueError(
-            f"bias must have one value per unit of pre_activations, shape {units}, "
-            f"got {tuple(bias.shape)}"
-        )
+        raise ValueError(f"bias must have a value per unit, shape {units}, got {tuple(bias.shape)}")
     target = check_rho(rho, like=bias, shape=bias.shape).expand(units)
     values = z.sort(dim=-2).values
     below, above = values[..., :-1, :], values[..., 1:, :]
@@ -99,11 +96,9 @@ def _check_rows(name: str, rows: Tensor, layer: object, width: str, whose: str) 
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"layer must be an nn.Linear, got {type(layer).__name__}")
     check_finite(name, check_tensor(name, rows, dims=2, rows=2))
-    if rows.ndim != 2 or rows.shape[1] != getattr(layer, width):
-        raise ValueError(
-            f"{name} must have the shape (B, {getattr(layer, width)}) of {whose}, "
-            f"got {tuple(rows.shape)}"
-        )
+    size, shape = getattr(layer, width), tuple(rows.shape)
+    if shape[1:] != (size,):
+        raise ValueError(f"{name} must have the shape (B, {size}) of {whose}, got {shape}")
 
 
 def spread_of(pre_activations: Tensor) -> Tensor:
@@ -112,11 +107,8 @@ def spread_of(pre_activations: Tensor) -> Tensor:
     # Relative to the values, as a constant unit's computed spread is rounding, not 0.
     least = 10 * torch.finfo(spread.dtype).eps * pre_activations.abs().amax(0)
     if (constant := spread <= least).any():
-        unit = int(constant.nonzero()[0])
-        raise ValueError(
-            f"unit {unit} does not vary over the {len(pre_activations)} rows of "
-            "pre_activations: it cannot be scaled to a spread of 1"
-        )
+        unit, rows = int(constant.nonzero()[0]), len(pre_activations)
+        raise ValueError(f"unit {unit} does not vary over the {rows} rows of pre_activations")
     return spread
 
 
@@ -136,17 +128,17 @@ _STARTS, _STEPS = 8, 2000
 def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     """Turn the units of `layer` to uncorrelated directions with a long tail upwards.
 
-    This is independent component analysis (ICA): FastICA for all units at once, with the square
-    as its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). A unit that is to be
+    This is independent component analysis (ICA): FastICA for all units at once, with the square as
+    its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). A unit that is to be
     on rarely should be near one value for most rows and far above it for a few; where rows are made
     of rare additive causes, these directions are those of the causes. The inputs' first L principal
     components are scaled to a spread of 1, and rotated so that the sum of the units' skewness, the
-    mean of z^3, is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a
-    mean of 0 and a spread of 1, no two are correlated, and the most skewed comes first.
+    mean of z^3, is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has
+    a mean of 0 and a spread of 1, no two are correlated, and the most skewed comes first.
 
     Args:
-        layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
-            bias the units keep the mean that the rows give them.
+        layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a bias
+            the units keep the mean that the rows give them.
         inputs: (B, D), what the layer is given, on many rows; they vary in L directions or more.
 
     Example:
@@ -179,24 +171,19 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
 def varying_directions(inputs: Tensor) -> int:
     """In how many directions the rows of inputs (B, D) vary: how many units can be skewed."""
     exact = inputs.double()
-    return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), exact)
-
-
-def _count_varying(sizes: Tensor, rows: Tensor) -> int:
-    """How many of the singular values `sizes` of the centred rows are more than rounding."""
-    least = max(1e-6 * float(sizes[0]), 1e-9 * float(rows.norm()))  # rows are float32 as a rule
+    sizes = torch.linalg.svdvals(exact - exact.mean(0))
+    least = max(1e-6 * float(sizes[0]), 1e-9 * float(exact.norm()))  # rows are float32 as a rule
     return int((sizes > least).sum())
 
 
 def _whitening(rows: Tensor, units: int) -> Tensor:
     """The rows' first principal axes (units, D), scaled so that they have a spread of 1 there."""
-    _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    varying = _count_varying(sizes, rows)
-    if varying < units:
+    if (varying := varying_directions(rows)) < units:
         raise ValueError(
             f"inputs must vary in at least as many directions as the layer has units, {units}, "
             f"got {varying}: give more rows, or leave the units as they are"
         )
+    _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     scaled: Tensor = (len(rows) ** 0.5 / sizes[:units])[:, None] * axes[:units]
     return scaled
 

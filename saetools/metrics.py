@@ -22,14 +22,11 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
         >>> fvu(torch.full((2, 2), 0.5), torch.eye(2))
         tensor(1.)
     """
-    check_tensor("reconstruction", reconstruction, dims=2)
+    check_finite("reconstruction", check_tensor("reconstruction", reconstruction, dims=2))
     check_finite("x", check_tensor("x", x, dims=2, rows=2))
-    check_finite("reconstruction", reconstruction)
     if reconstruction.shape[-2:] != x.shape[-2:]:
-        raise ValueError(
-            f"reconstruction must have the shape of x, {tuple(x.shape)}, "
-            f"got {tuple(reconstruction.shape)}"
-        )
+        shapes = f"{tuple(x.shape)}, got {tuple(reconstruction.shape)}"
+        raise ValueError(f"reconstruction must have the shape of x, {shapes}")
     if (x == x[..., :1, :]).flatten(-2).all(-1).any():
         raise ValueError("x must vary: all of its rows are equal, so there is nothing to explain")
     exact = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16

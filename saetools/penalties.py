@@ -27,8 +27,8 @@ def frequency_penalty(
 
     Args:
         pre_activations: what the code's layer returns, before the ReLU, units last, (..., L).
-        rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is
-            broadcast against the units, for instance (L,) for one per unit.
+        rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is broadcast
+            against the units, for instance (L,) for one per unit.
         weight: factor of each unit's divergence; a tensor is broadcast as rho is.
         temperature: > 0, of the sigmoid whose slope stands in for the count's, in the units of
             pre_activations: 0.3 suits a spread of 1.
@@ -36,8 +36,8 @@ def frequency_penalty(
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
         batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
-            that of this part and its number of rows, 0 or more: `over_ranks`, a
-            `RunningFrequency`, or what `backward_in_parts` gives.
+            that of this part and its number of rows, 0 or more: `over_ranks`, a `RunningFrequency`,
+            or what `backward_in_parts` gives.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
@@ -135,11 +135,11 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
 
     rho ln(rho / rho_hat) + (1 - rho) ln((1 - rho) / (1 - rho_hat))
 
-    For frequencies rho_hat, (..., L), and a rho in (0, 1) that is broadcast against them, it is
-    >= 0, exactly 0 at rho, inf at 0 and 1, and NaN outside [0, 1], where no frequency counted over
-    the right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with eps of float32
-    or better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound at 0
-    and 1: keep rho_hat away from them before you train on it. Source: Ng, CS294A lecture notes.
+    For frequencies rho_hat, (..., L), and a rho in (0, 1) that is broadcast against them, it is >=
+    0, exactly 0 at rho, inf at 0 and 1, and NaN outside [0, 1], where no frequency counted over the
+    right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with eps of float32 or
+    better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound at 0 and
+    1: keep rho_hat away from them before you train on it. Source: Ng, CS294A lecture notes.
 
     Example:
         >>> bernoulli_kl(torch.tensor([0.0, 0.2, 0.5]), rho=0.2)

@@ -48,9 +48,8 @@ class SparseAutoencoderTransformer(
         rho: target frequency; a tensor (n_components,) for one per unit.
         hidden_layer_sizes: widths of the layers between the rows and the code, which the decoder
             mirrors; () for a linear encoder and decoder.
-        steps, batch_size, learning_rate: of Adam in `fit`, where the rate is the largest.
-        weight: factor of the penalty; larger than for rows in [0, 1], whose errors are smaller.
-        tolerance: how far from rho few or tied rows may leave a unit.
+        steps, batch_size, learning_rate, weight, tolerance: as for `train_at_frequency`; the weight
+            is larger than for rows in [0, 1], whose errors are smaller.
         device: None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
             differs each time, and does not draw from NumPy's global random state.
@@ -115,9 +114,9 @@ class SparseAutoencoderTransformer(
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
-        The first call, unless after `fit`, also decides mean_, scale_ and where the units start, at
-        rho on its rows: give it some hundreds that are like those to come. Units come near rho,
-        the nearer the larger the batches. learning_rate and weight may be changed in between.
+        The first call, unless after `fit`, also decides mean_, scale_ and where the units start:
+        give it some hundreds of rows like those to come. Units come near rho, the nearer the larger
+        the batches. learning_rate and weight may be changed in between.
         """
         rate = check_number("learning_rate", self.learning_rate, above=0)
         weight = check_number("weight", self.weight, minimum=0)

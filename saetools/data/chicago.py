@@ -3,14 +3,13 @@
 import csv
 import gzip
 import math
+from collections.abc import Iterable, Iterator
 from datetime import date
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from saetools.data.devices import on_device
 
 TEST_SHARE = 0.2
 CLIP = 0.001  # share of the training days clipped at either end, against recording errors
@@ -68,3 +67,9 @@ def chicago_context(*, device: str | torch.device | None = None) -> ChicagoConte
         test_dates=dates[split:],
     )
     return ChicagoContext(*on_device(device, days))
+
+
+def on_device(device: str | torch.device | None, fields: Iterable[Any]) -> Iterator[Any]:
+    """The fields, those that are tensors on `device`, or on torch's default device."""
+    place = torch.empty(0, device=device).device
+    return (field.to(place) if isinstance(field, Tensor) else field for field in fields)

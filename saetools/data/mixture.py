@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_count, check_number
-from saetools.data.devices import on_device
+from saetools.data.chicago import on_device
 
 
 class SparseMixture(NamedTuple):
@@ -34,8 +34,8 @@ def sparse_mixture(
     """Rows that a few sparse causes explain, with those causes as ground truth.
 
     Each factor is on in a share `frequency` of the rows, independently, with a strength drawn
-    uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the features and 0
-    on the rest. Noise is uniform and bounded, so the rows lie in [0, 1] without clipping.
+    uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the features and 0 on
+    the rest. Noise is uniform and bounded, so the rows lie in [0, 1] without clipping.
 
     Args:
         rows, test_rows: for training and for testing, from the same distribution.

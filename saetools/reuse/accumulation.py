@@ -25,19 +25,19 @@ def backward_in_parts(
 ) -> Tensor:
     """Add to the gradients what one backward pass through the loss of all parts together would.
 
-    Two passes over the parts: one without a gradient, which gathers the means of the whole
-    batch, and one that uses them. Dropout draws the same masks in both, and buffers, such as
-    BatchNorm's statistics, are updated once. The loss of the whole batch is returned.
+    Two passes over the parts: one without a gradient, which gathers the means of the whole batch,
+    and one that uses them. Dropout draws the same masks in both, and buffers, such as BatchNorm's
+    statistics, are updated once. The loss of the whole batch is returned.
 
     Args:
         model: what `loss` calls. Where it is a DistributedDataParallel, gradients are exchanged
             with the last part only; keep the buffers of the first process.
         parts: the micro-batches, of equal size or not; kept in memory meanwhile.
-        loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends
-            each mean over rows, the error as well as the frequency, through
-            `batch_mean(mean, rows)`; `frequency_penalty(..., batch_mean=batch_mean)` does so. A
-            weight decay goes through it too, with the part's rows, or it would count once per
-            part. Random numbers are drawn from torch alone.
+        loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends each
+            mean over rows, the error as well as the frequency, through `batch_mean(mean, rows)`;
+            `frequency_penalty(..., batch_mean=batch_mean)` does so. A weight decay goes through it
+            too, with the part's rows, or it would count once per part. Random numbers are drawn
+            from torch alone.
         backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
         group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
             no rows gives a part without rows.

@@ -1,8 +1,8 @@
 """The mean over a whole batch, in value and gradient, where its rows lie on several processes.
 
 With n_m of the N rows in part m it is q = sum_m (n_m / N) q_m, and a penalty f of it has the
-gradient f'(q) sum_m (n_m / N) dq_m: a part needs the value of the whole, and its own gradient
-times its share.
+gradient f'(q) sum_m (n_m / N) dq_m: a part needs the value of the whole, and its own gradient times
+its share.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from saetools.metrics import count_ranks
 def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = None) -> Tensor:
     """The mean over the rows of all processes, from the mean over the rows of this one.
 
-    Its value is the same on every process, to the last bit. Its gradient is this process's share
-    of the whole one, times the number of processes, because DistributedDataParallel and FSDP then
-    average gradients. Every process of the group makes the call, as often and in the same order,
-    or the others wait. Without an initialised torch.distributed it returns the mean.
+    Its value is the same on every process, to the last bit. Its gradient is this process's share of
+    the whole one, times the number of processes, because DistributedDataParallel and FSDP then
+    average gradients. Every process of the group makes the call, as often and in the same order, or
+    the others wait. Without an initialised torch.distributed it returns the mean.
 
     Args:
         mean: a frequency (..., L), a reconstruction error () or another mean over rows, alike in
@@ -64,7 +64,7 @@ def add_up(
 
 
 def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
-    """The mean by the running or the batch's sums; its gradient is that of mean * rows / batch rows."""
+    """The mean by the running or the batch's sums, with the gradient of mean * rows / its rows."""
     tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
     own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)
     sums = batch if running is None else running

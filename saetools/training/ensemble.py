@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from saetools.data.checks import check_count, check_rows
-from saetools.training import bookkeeping as books
+from saetools.training import loop
 from saetools.training.checkpoints import Checkpoint, History
 from saetools.training.files import FilePath
 from saetools.training.models import SparseAutoencoder
@@ -23,13 +23,13 @@ _Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
 def train_ensemble(
     models: Sequence[SparseAutoencoder],
     x: Tensor,
-    penalty: books.Penalty | None = None,
+    penalty: loop.Penalty | None = None,
     *,
     steps: int,
-    weight: books.Weight = 1.0,
+    weight: loop.Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
-    scheduler: books.Scheduler | None = None,
+    scheduler: loop.Scheduler | None = None,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     observe: Callable[[nn.Module], Any] | None = None,
@@ -41,16 +41,16 @@ def train_ensemble(
 ) -> History:
     """Train N models in place, each as `train` would train it alone, as one computation.
 
-    Every tensor has a leading dim of members: the penalty sees an Output whose pre-activations
-    have the shape (N, B, L), and the history holds (steps, N). After an error the models are as
-    they were. Members that turn NaN or infinite do not touch the others; a RuntimeWarning names
-    them, with step and term. What is not listed is as for `train`.
+    Every tensor has a leading dim of members: the penalty sees an Output whose pre-activations have
+    the shape (N, B, L), and the history holds (steps, N). After an error the models are as they
+    were. Members that turn NaN or infinite do not touch the others; a RuntimeWarning names them,
+    with step and term. What is not listed is as for `train`.
 
     Args:
         models: N of one class, shape, dtype and device, whose parameters all belong to
             torch.nn.Linear layers. They may start from any weights. Hooks are not called.
-        penalty: returns a tensor (N,). Its settings may differ by member: a rho of shape (N, 1),
-            a temperature of shape (N, 1, 1), a weight of its own.
+        penalty: returns a tensor (N,). Its settings may differ by member: a rho of shape (N, 1), a
+            temperature of shape (N, 1, 1), a weight of its own.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
         observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
         compile: use torch.compile. The first step then takes up to a minute, and needs a C++
@@ -76,16 +76,16 @@ def train_ensemble(
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error)
         if penalty is not None:
-            cost = factor * books.check_cost(penalty(output), members)
+            cost = factor * loop.check_cost(penalty(output), members)
         loss = (error + cost).sum()  # a sum keeps the members' gradients apart
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         return error.detach(), cost.detach(), gradients
 
     step_at = _compiled(gradients_at) if compile else gradients_at
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=lr, fused=True)
-    keeper, each_step = books.bookkeeping(ensemble, optimizer, call)
+    keeper, each_step = loop.bookkeeping(ensemble, optimizer, call)
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
-        factor = x.new_tensor(books.weight_at(weight, step / steps))
+        factor = x.new_tensor(loop.weight_at(weight, step / steps))
         error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
@@ -103,7 +103,7 @@ def check_ensemble(call: Mapping[str, Any]) -> list[int]:
     """The members' seeds, if nothing in a call of `train_ensemble` is wrong."""
     count, seeds = len(check_alike(call["models"])), call["seeds"]
     check_training_rows(check_rows("x", call["x"]), call["value_range"], call["models"][0])
-    books.check_loop(call)
+    loop.check_loop(call)
     if seeds is None:
         return list(range(count))
     orders = seeds.tolist() if isinstance(seeds, Tensor) else seeds
@@ -142,7 +142,7 @@ def _warn_of_failures(history: History, models: Sequence[nn.Module]) -> None:
         bad = ~(terms["squared error"] + terms["penalty"]).isfinite()
         step = int(bad.nonzero()[0]) if bad.any() else len(bad)
         guilty = [name for name, term in terms.items() if not term[step:][:1].isfinite().all()]
-        if guilty or not books.weights_are_finite(model):
+        if guilty or not loop.weights_are_finite(model):
             failed.append(f"{i} ({' and '.join(guilty) or 'weights'}, from step {step})")
     if failed:
         warnings.warn(

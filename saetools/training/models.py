@@ -28,8 +28,8 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
-        seed: decides the weights, the same on each device; None draws them from the global
-            random state, which is left alone otherwise.
+        seed: decides the weights, the same on each device; None draws them from the global random
+            state, which is left alone otherwise.
         device: where the weights are to be; None for torch's default device.
 
     Example:

@@ -12,16 +12,16 @@ class FrequencyMultipliers:
     """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
     multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit
-    is at rho: no weight decides how near it comes. Make a new one for each training. Source: the
+    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
+    at rho: no weight decides how near it comes. Make a new one for each training. Source: the
     augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier updated at each step.
 
     Args:
         rho, temperature: as for `frequency_penalty`.
         rate: how fast a multiplier follows its unit, > 0.
         damping: >= 0; without any, multipliers and frequencies swing ever further.
-        batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move
-            the multipliers twice per part.
+        batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move the
+            multipliers twice per part.
 
     Example:
         >>> constraint = FrequencyMultipliers(rho=0.2)

@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LinearLR
 from saetools.data.checks import check_count, check_rho, check_rows
 from saetools.initialise import target_frequency_
 from saetools.penalties import frequency_penalty
-from saetools.training.bookkeeping import Penalty, Weight
 from saetools.training.checkpoints import Checkpoint, History
 from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.files import FilePath, checked_path
 from saetools.training.identity import identity
+from saetools.training.loop import Penalty, Weight
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.start import start_at_frequency_
 
@@ -62,8 +62,8 @@ def train_at_frequency(
         rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         skewed: as for `start_at_frequency_`.
         tolerance: as for `target_frequency_`, at the start and at the shift.
-        options: steps (3500, of both phases together), weight (0.2), lr (1.5e-3, the largest);
-            and as for `train_ensemble` batch_size, seeds, value_range, observe, observe_every,
+        options: steps (3500, of both phases together), weight (0.2), lr (1.5e-3, the largest); and
+            as for `train_ensemble` batch_size, seeds, value_range, observe, observe_every,
             progress, compile, checkpoint, checkpoint_every.
 
     Example:
@@ -78,7 +78,7 @@ def train_at_frequency(
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    with _as_they_were_on_error(models):
+    with _restored(models):
         start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
         return learn_shift_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
@@ -112,22 +112,16 @@ def learn_shift_hold(
     rate = partial(LinearLR, total_iters=holding)  # constant after that
     rising = partial(rate, start_factor=1.0 / holding, end_factor=1.0)
     falling = partial(rate, start_factor=1.0, end_factor=0.0)
-    with _as_they_were_on_error(models):
+    with _restored(models):
         given["checkpoint"] = _of_phase("learn", checkpoint)
         learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
         with torch.no_grad():
             for model in models:
                 target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
         given["checkpoint"] = _of_phase("hold", checkpoint)
-        encoders = [weight for model in models for weight in model.encoder.parameters()]
-        learnable = [weight for weight in encoders if weight.requires_grad]
-        try:
-            for weight in learnable:
-                weight.requires_grad_(False)
-            held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
-        finally:
-            for weight in learnable:
-                weight.requires_grad_(True)
+        for model in models:
+            model.encoder.requires_grad_(False)
+        held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
     return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
@@ -138,13 +132,10 @@ def learn_shift_hold(
 def _checked(call: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint of a training, which is known by its call, if nothing in the call is wrong."""
     known = list(RecipeOptions.__annotations__)
-    for name in call["options"]:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise TypeError(
-                f"there is no option {name!r}: {meant}The options are {', '.join(known)}"
-            )
+    for name in call["options"].keys() - set(known):
+        near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise TypeError(f"there is no option {name!r}: {meant}The options are {', '.join(known)}")
     options: dict[str, Any] = {**_DEFAULTS, **call["options"]}
     check_count("steps", options["steps"], minimum=4)
     check_ensemble({**(train_ensemble.__kwdefaults__ or {}), **call, **options})
@@ -164,14 +155,17 @@ def _of_phase(phase: str, checkpoint: Checkpoint | None) -> Checkpoint | None:
 
 
 @contextmanager
-def _as_they_were_on_error(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Give the models their weights back if the block does not end well."""
+def _restored(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Give the models their weights back after an error, and in any case what they may learn."""
     weights = [weight for model in models for weight in model.parameters()]
-    before = [weight.detach().clone() for weight in weights]
+    before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
     try:
         yield
     except BaseException:
         with torch.no_grad():
-            for weight, old in zip(weights, before, strict=True):
+            for weight, (old, _) in zip(weights, before, strict=True):
                 weight.copy_(old)
         raise
+    finally:
+        for weight, (_, learns) in zip(weights, before, strict=True):
+            weight.requires_grad_(learns)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from saetools.data.checks import check_count, check_finite, check_like, check_range, check_tensor
+from saetools.data.checks import check_count, check_finite, check_like, check_tensor
 
 _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
@@ -89,6 +89,11 @@ def check_training_rows(
 ) -> None:
     """Raise unless x holds rows (rows, D) that the model can be trained on, within the range."""
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
-    if value_range is not None:
-        advice = "scale it, or pass value_range=None for data without bounds"
-        check_range("x", x, *value_range, advice=advice)
+    if value_range is None:
+        return
+    (low, high), least, most = value_range, x.min().item(), x.max().item()
+    if least < low or most > high:
+        raise ValueError(
+            f"x must lie in [{low:g}, {high:g}], got values from {least:.9g} to {most:.9g}: "
+            "scale it, or pass value_range=None for data without bounds"
+        )
