@@ -1,12 +1,10 @@
 """Sparse autoencoders whose units fire as often as you ask.
 
-`saetools` is what the notebooks of this project import, and what you import into your own model.
-Its rooms: the idea (frequency, penalties, initialise, metrics), `data`, `training`, `gradients`,
+The rooms: the idea (frequency, penalties, initialise, metrics), `data`, `training`, `gradients`,
 `reuse` for other people's models and loops, `tutorial` for the notebooks alone.
 """
 
-# The idea: a count with a slope, its penalty, the start, the measure.
-# What goes in.
+# What goes in, and the idea: a count with a slope, its penalty, the start, the measure.
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.frequency import (
     activation_frequency,

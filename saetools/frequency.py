@@ -1,7 +1,6 @@
 """How often a unit is active: the hard count, and estimates of it that carry a gradient.
 
-Each estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
-A public function checks its arguments, and calls one of the formulas at the end.
+Each is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
 """
 
 import math
@@ -36,12 +35,9 @@ def gaussian_step(u: Tensor) -> Tensor:
 def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
     """Share of the rows on which each unit is active, that is, its pre-activation is > 0.
 
-    The hard count, (..., L) in [0, 1], the one that is reported; a comparison has no gradient. Like
-    all estimates here it is float32 or better. NaN counts as not active.
-
-    Args:
-        pre_activations: (..., B, L); latents behind a ReLU give the same count.
-        dim: the dim or dims to average over, the batch by default.
+    The hard count, (..., L) in [0, 1], the one that is reported, of pre_activations (..., B, L) or
+    of latents behind a ReLU, over `dim`, by default the batch. A comparison has no gradient, and
+    NaN counts as not active. Like all estimates here it is float32 or better.
 
     Example:
         >>> activation_frequency(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
@@ -64,8 +60,7 @@ def soft_frequency(
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
         temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
             one per member of an ensemble.
-        step: a soft step, applied elementwise.
-        dim: as for `activation_frequency`.
+        step, dim: a soft step, applied elementwise; and as for `activation_frequency`.
 
     Example:
         >>> soft_frequency(torch.tensor([[1.0, -0.2], [2.0, -0.2]]), 0.3)
@@ -81,8 +76,7 @@ def straight_through_frequency(
     """The hard count, with the gradient of `soft_frequency` in place of its own, which is 0.
 
     Arguments are as for `soft_frequency`; the temperature decides how near to 0 a pre-activation
-    must be to be pulled. NaN gives NaN. Source: Bengio, Léonard and Courville 2013, arXiv
-    1308.3432.
+    must be to be pulled. NaN gives NaN. Source: Bengio et al. 2013, arXiv 1308.3432.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [2.0, -0.2]], requires_grad=True)

@@ -1,6 +1,6 @@
 """Initialisation from data: units that start at the asked frequency.
 
-In place, without a gradient; each function returns its argument, or raises and leaves it as it was.
+Without a gradient; each function returns its argument, changed, or raises and leaves it alone.
 """
 
 import math
@@ -25,8 +25,8 @@ def target_frequency_(
         bias: (L,), or (..., L) for an ensemble; changed in place.
         pre_activations: (..., B, L), computed with this bias, on many rows.
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
-        tolerance: how far from rho the reached share may be, in (0, 1). A unit that cannot come so
-            near is an error: it is constant or tied, or the rows are too few.
+        tolerance: in (0, 1); a unit that cannot come so near to rho, since it is constant or tied,
+            or rows are too few, is an error.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])
@@ -131,14 +131,13 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     This is independent component analysis (ICA): FastICA for all units at once, with the square as
     its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). A unit that is to be
     on rarely should be near one value for most rows and far above it for a few; where rows are made
-    of rare additive causes, these directions are those of the causes. The inputs' first L principal
-    components are scaled to a spread of 1, and rotated so that the sum of the units' skewness, the
-    mean of z^3, is largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has
-    a mean of 0 and a spread of 1, no two are correlated, and the most skewed comes first.
+    of rare additive causes, these directions are those of the causes. The first L principal
+    components are scaled to a spread of 1, and rotated so that the sum of the units' mean z^3 is
+    largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a mean of 0
+    (with a bias) and a spread of 1, no two are correlated, and the most skewed comes first.
 
     Args:
-        layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a bias
-            the units keep the mean that the rows give them.
+        layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
         inputs: (B, D), what the layer is given, on many rows; they vary in L directions or more.
 
     Example:

@@ -42,22 +42,12 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
 
 
 def l0(pre_activations: Tensor) -> Tensor:
-    """Mean number of active units per row, (...), of pre_activations (..., B, L).
-
-    Example:
-        >>> l0(torch.tensor([[1.0, -1.0], [2.0, 3.0]])).item()
-        1.5
-    """
+    """Mean number of active units per row, (...), of pre_activations (..., B, L)."""
     return activation_frequency(pre_activations).sum(-1)
 
 
 def dead_latents(rho_hat: Tensor) -> Tensor:
-    """Which units are never active, as bools, by their frequencies rho_hat (..., L).
-
-    Example:
-        >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
-        tensor([ True, False, False])
-    """
+    """Which units are never active, as bools, by their frequencies rho_hat (..., L)."""
     return check_tensor("rho_hat", rho_hat, dims=1) == 0
 
 
@@ -107,8 +97,8 @@ class FrequencyMeter:
         pooled = FrequencyMeter()
         for active, rows in counts:
             if active is not None:
-                like = active if self.active is None else self.active
-                pooled._add("group", active.to(like.device), rows)
+                here = active if self.active is None else active.to(self.active.device)
+                pooled._add("group", here, rows)
         return pooled
 
     def _add(self, name: str, active: Tensor, rows: int) -> None:

@@ -30,8 +30,8 @@ def frequency_penalty(
         rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is broadcast
             against the units, for instance (L,) for one per unit.
         weight: factor of each unit's divergence; a tensor is broadcast as rho is.
-        temperature: > 0, of the sigmoid whose slope stands in for the count's, in the units of
-            pre_activations: 0.3 suits a spread of 1.
+        temperature: > 0, of the sigmoid whose slope stands in for the count's; 0.3 suits a spread
+            of 1.
         eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
@@ -78,10 +78,7 @@ def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = Non
 
 
 class _OneNode(torch.autograd.Function):
-    """`_composed`, its gradient in closed form: half of the operations, and one buffer per pass.
-
-    Whatever asks for more than this gradient, a second derivative say, gets the composition's.
-    """
+    """`_composed`, its gradient in closed form: half of the operations, and one buffer per pass."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, settings: _Settings) -> Tensor:
@@ -95,7 +92,7 @@ class _OneNode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         z, slope = ctx.saved_tensors
-        differentiable = torch.is_grad_enabled()
+        differentiable = torch.is_grad_enabled()  # for a second derivative, say: the composition's
         if differentiable or _is_transformed(gradient):
             with torch.enable_grad():
                 penalty = _composed(z, ctx.settings)
@@ -151,10 +148,7 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
 
 
 def _kl(rho_hat: Tensor, rho: Tensor) -> Tensor:
-    """The formula of `bernoulli_kl`, and rho (on - 1) + (1 - rho) (off - 1), which is 0.
-
-    x - 1 - ln x is never negative, so that rounding cannot push the sum below 0.
-    """
+    """rho (on - 1 - ln on) + (1 - rho) (off - 1 - ln off): no term can be rounded below 0."""
     one = torch.ones_like(rho)  # as operations with a number take twice as long on few units
     rest = one - rho
     on, off = rho_hat / rho, (one - rho_hat) / rest

@@ -41,7 +41,8 @@ class SparseAutoencoderTransformer(
     `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, on rows
     that are centred and divided by one number, their spread over all columns. A column that varies
     more counts for more, as in PCA: where units differ, put a StandardScaler before it. There is no
-    sample_weight, as a frequency is a share of rows: to have a row count twice, give it twice.
+    sample_weight, on purpose: a frequency is a share of rows. To have a row count twice, give it
+    twice.
 
     Args:
         n_components: number of units of the code.

@@ -1,7 +1,4 @@
-"""The one door for arguments: every error names the argument, its value and what is allowed.
-
-Each check returns the value that it has let through.
-"""
+"""The one door for arguments: an error names the argument, its value and what is allowed."""
 
 from collections.abc import Sequence
 from math import inf, isfinite

@@ -33,17 +33,11 @@ def sparse_mixture(
 ) -> SparseMixture:
     """Rows that a few sparse causes explain, with those causes as ground truth.
 
-    Each factor is on in a share `frequency` of the rows, independently, with a strength drawn
-    uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the features and 0 on
-    the rest. Noise is uniform and bounded, so the rows lie in [0, 1] without clipping.
-
-    Args:
-        rows, test_rows: for training and for testing, from the same distribution.
-        factors, features: number of causes K, and dimension D of a row, two or more.
-        frequency: in (0, 1].
-        noise: half-width of the noise, as a fraction of the largest possible signal.
-        seed: of a generator of its own, on the CPU.
-        device: as for `chicago_context`.
+    Each of K factors is on in a share `frequency`, in (0, 1], of the rows, independently, with a
+    strength drawn uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the two
+    or more features and 0 on the rest. Noise is uniform, of a half-width that is a fraction `noise`
+    of the largest possible signal, so that the rows lie in [0, 1] without clipping. The seed is
+    that of a generator of its own, on the CPU; `device` is as for `chicago_context`.
 
     Example:
         >>> sparse_mixture(1000, seed=0).train.shape

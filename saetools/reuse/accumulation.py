@@ -34,10 +34,8 @@ def backward_in_parts(
             with the last part only; keep the buffers of the first process.
         parts: the micro-batches, of equal size or not; kept in memory meanwhile.
         loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends each
-            mean over rows, the error as well as the frequency, through `batch_mean(mean, rows)`;
-            `frequency_penalty(..., batch_mean=batch_mean)` does so. A weight decay goes through it
-            too, with the part's rows, or it would count once per part. Random numbers are drawn
-            from torch alone.
+            mean over rows, the error as well as the frequency and a weight decay, through
+            `batch_mean(mean, rows)`, and draws random numbers from torch alone.
         backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
         group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
             no rows gives a part without rows.

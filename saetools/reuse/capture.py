@@ -18,14 +18,14 @@ class Capture:
     Args:
         model: what you call as `model(x)`; nothing is captured of `model.forward(x)`,
             `model.encoder(x)` or a copy of the model.
-        layers: one or more names of its modules, as in `model.named_modules()`. A pre-activation
-            that no module returns gets a name by sending it through an `nn.Identity`.
+        layers: names of its modules, as in `model.named_modules()`. A pre-activation that no module
+            returns gets a name by sending it through an `nn.Identity`.
         select: what to take of an output that is no tensor. An `nn.LSTM` returns (output, state):
             `select=lambda returned: returned[0]`.
 
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
     `"_orig_mod.encoder.4"` in what torch.compile returns. Capture a compiled model before its first
-    call; later may be too late, and then reading raises. Activation checkpointing needs
+    call; later may be too late, and reading raises. Activation checkpointing needs
     `use_reentrant=False`.
 
     Example:
@@ -45,7 +45,10 @@ class Capture:
         if select is not None and not callable(select):
             raise TypeError(f"select must be a function, got {type(select).__name__}")
         modules = dict(model.named_modules(remove_duplicate=False))
-        _check_names(layers, modules)
+        if not layers:
+            raise ValueError("layers must name at least one module of the model, got none")
+        for name in layers:
+            _check_name(name, modules)
         self.layers = tuple(dict.fromkeys(layers))
         self._select = select or (lambda output: output)
         self._runs: dict[str, list[Tensor]] = {}  # of the latest call of the model
@@ -123,21 +126,18 @@ class Capture:
         self._builds_graph = None
 
 
-def _check_names(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> None:
-    if not layers:
-        raise ValueError("layers must name at least one module of the model, got none")
-    for name in layers:
-        if not isinstance(name, str):
-            raise TypeError(
-                f"layers must be names, each a str, got {type(name).__name__}: several are given "
-                "as Capture(model, 'encoder.2', 'encoder.4')"
-            )
-        if name not in modules:
-            within = [other for other in modules if other.endswith(f".{name}")]
-            near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
-            meant = f"did you mean {_listed(near)}? " if near else ""
-            meant += f"It has {_listed(filter(None, modules))}"
-            raise ValueError(f"layers must name modules of the model, got {name!r}: {meant}")
+def _check_name(name: object, modules: dict[str, nn.Module]) -> None:
+    if not isinstance(name, str):
+        raise TypeError(
+            f"layers must be names, each a str, got {type(name).__name__}: several are given as "
+            "Capture(model, 'encoder.2', 'encoder.4')"
+        )
+    if name not in modules:
+        within = [other for other in modules if other.endswith(f".{name}")]
+        near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
+        meant = f"did you mean {_listed(near)}? " if near else ""
+        meant += f"It has {_listed(filter(None, modules))}"
+        raise ValueError(f"layers must name modules of the model, got {name!r}: {meant}")
 
 
 def _listed(names: Iterable[str], most: int = 20) -> str:

@@ -1,7 +1,4 @@
-"""A `SparseAutoencoder` in a file, from which nothing is executed or unpickled.
-
-The format is safetensors: a JSON header, then plain numbers (`pip install "saetools[saving]"`).
-"""
+"""A `SparseAutoencoder` in a safetensors file, from which nothing is executed or unpickled."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saetools.data.checks import check_finite
-from saetools.training.files import FilePath, checked_path, write_atomically
+from saetools.training.checkpoints import FilePath, checked_path, write_atomically
 from saetools.training.models import SparseAutoencoder
 
 _FORMAT = 1  # to be raised when an older reader would misunderstand a file

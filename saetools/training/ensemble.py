@@ -11,8 +11,7 @@ from torch.nn.functional import mse_loss
 
 from saetools.data.checks import check_count, check_rows
 from saetools.training import loop
-from saetools.training.checkpoints import Checkpoint, History
-from saetools.training.files import FilePath
+from saetools.training.checkpoints import Checkpoint, FilePath, History
 from saetools.training.models import SparseAutoencoder
 from saetools.training.rows import check_training_rows, rows_of_batches
 from saetools.training.stacking import check_alike, stack, unstack

@@ -48,7 +48,9 @@ def _text(value: Any, inside: tuple[int, ...] = ()) -> str:
     if isinstance(value, np.generic):
         return repr(value.item())
     if isinstance(value, Tensor | np.ndarray):
-        return _of_tensor(value)
+        value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        return f"{value.dtype} {tuple(value.shape)} {value.device.type} {_digest(data)}"
     if id(value) in inside:  # it refers to itself
         return "..."
     if isinstance(value, Sequence | range):
@@ -83,12 +85,6 @@ def _parts(value: Any) -> dict[str, Any]:
 
 def _name(value: Any) -> str:
     return str(getattr(value, "__qualname__", type(value).__qualname__))
-
-
-def _of_tensor(value: Tensor | np.ndarray[Any, Any]) -> str:
-    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
-    data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return f"{value.dtype} {tuple(value.shape)} {value.device.type} {_digest(data.numpy().data)}"
 
 
 def _digest(data: Any) -> str:

@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from saetools.data.checks import check_count, check_number
-from saetools.training.checkpoints import Checkpoint, History, Keeper
-from saetools.training.files import FilePath
+from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
 from saetools.training.identity import identity
 from saetools.training.models import Output
 from saetools.training.rows import batches, check_training_rows, streamed
@@ -161,7 +160,10 @@ def bookkeeping(
     The first is restored from a checkpoint, if there is one. The second takes a function from the
     number of batches to skip to the batches, and yields each step's number and batch.
     """
-    _keep_freed_memory()
+    # Where glibc has seen no large block, it hands back what a step frees, and pays for its pages
+    # anew per step: a fifth of its time at 1024 units and 1024 rows. Freeing one, never written
+    # to, tells it that blocks up to 62 MiB come and go (M_MMAP_THRESHOLD in mallopt's manual).
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
     steps, every, observe = call["steps"], call["observe_every"], call["observe"]
     scheduler = call["scheduler"] and call["scheduler"](optimizer)
     file = call["checkpoint"]
@@ -198,11 +200,3 @@ def bookkeeping(
 def weights_are_finite(model: nn.Module) -> bool:
     """Whether no parameter holds NaN or infinity."""
     return all(bool(weight.isfinite().all()) for weight in model.parameters())
-
-
-def _keep_freed_memory() -> None:
-    """Let the allocator keep what a step frees for the next one, up to 62 MiB."""
-    # glibc hands it back where it has seen no large block, and pays for its pages anew per step: a
-    # fifth of a step's time at 1024 units and 1024 rows. Freeing a large block, never written to,
-    # tells it that such sizes come and go (M_MMAP_THRESHOLD in mallopt's manual).
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

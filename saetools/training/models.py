@@ -33,9 +33,8 @@ class SparseAutoencoder(nn.Module):
         device: where the weights are to be; None for torch's default device.
 
     Example:
-        >>> output = SparseAutoencoder(seed=0)(torch.rand(5, 20))
-        >>> output.reconstruction.shape, output.latents.shape
-        (torch.Size([5, 20]), torch.Size([5, 4]))
+        >>> SparseAutoencoder(seed=0)(torch.rand(5, 20)).latents.shape
+        torch.Size([5, 4])
     """
 
     def __init__(

@@ -18,17 +18,16 @@ class FrequencyMultipliers:
 
     Args:
         rho, temperature: as for `frequency_penalty`.
-        rate: how fast a multiplier follows its unit, > 0.
+        rate: > 0, how fast a multiplier follows its unit.
         damping: >= 0; without any, multipliers and frequencies swing ever further.
         batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move the
             multipliers twice per part.
 
     Example:
         >>> constraint = FrequencyMultipliers(rho=0.2)
-        >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])
-        >>> cost = constraint(Output(z, z.relu(), z))
-        >>> constraint.multipliers > 0  # on for half of the rows, and for none
-        tensor([ True, False])
+        >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])  # on for half of the rows, and for none
+        >>> constraint(Output(z, z.relu(), z)), constraint.multipliers > 0
+        (tensor(0.0200), tensor([ True, False]))
     """
 
     def __init__(

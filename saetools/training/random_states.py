@@ -33,7 +33,10 @@ class GlobalRandomStates:
     def state_dict(self) -> dict[str, Any]:
         """The states, and the names of the generators that were drawn from since the start."""
         now = self._now()
-        self._drawn |= {name for name in now if not _same(now[name], self._start[name])}
+        for name, state in now.items():
+            start = self._start[name]
+            if not (torch.equal(state, start) if isinstance(state, Tensor) else state == start):
+                self._drawn.add(name)
         return {"states": now, "drawn": sorted(self._drawn)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -57,7 +60,3 @@ class GlobalRandomStates:
 def _numpy_state() -> tuple[Any, ...]:
     state: Any = np.random.get_state()  # noqa: NPY002
     return (state[0], state[1].tolist(), *state[2:])
-
-
-def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)

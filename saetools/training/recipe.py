@@ -14,9 +14,8 @@ from torch.optim.lr_scheduler import LinearLR
 from saetools.data.checks import check_count, check_rho, check_rows
 from saetools.initialise import target_frequency_
 from saetools.penalties import frequency_penalty
-from saetools.training.checkpoints import Checkpoint, History
+from saetools.training.checkpoints import Checkpoint, FilePath, History, checked_path
 from saetools.training.ensemble import check_ensemble, train_ensemble
-from saetools.training.files import FilePath, checked_path
 from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import Output, SparseAutoencoder

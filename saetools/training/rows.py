@@ -13,13 +13,11 @@ _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
 
 def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
-    """Endless mini-batches of the rows of x, in a new random order each epoch.
+    """Endless mini-batches of the rows of x (rows, ...), in a new random order each epoch.
 
-    Args:
-        x: (rows, ...), at least one row; it stays on its device and gets no gradient.
-        batch_size: rows per batch; the last one of an epoch may have fewer.
-        seed: decides the order; the global random state is not used.
-        skip: how many batches to leave out at the beginning, without reading their rows.
+    They stay on the device of x, without a gradient; the last one of an epoch may have fewer rows.
+    The seed decides the order, and the global random state is not used. The first `skip` batches
+    are left out, without reading their rows.
 
     Example:
         >>> stream = batches(torch.arange(3), 2, seed=0)

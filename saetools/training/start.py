@@ -53,7 +53,7 @@ def start_at_frequency_(
     its inputs have directions.
 
     Example:
-        >>> [model] = start_at_frequency_([SparseAutoencoder()], torch.rand(100, 20), rho=0.2)
+        >>> [model] = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(100, 20), rho=0.2)
     """
     check_models(models)
     check_rho(rho, like=check_finite("x", check_rows("x", x, least=2)))
