@@ -31,9 +31,8 @@ from saetools.penalties import bernoulli_kl, frequency_penalty
 # Other people's models and loops.
 from saetools.reuse.accumulation import backward_in_parts
 from saetools.reuse.capture import Capture
-from saetools.reuse.distributed import over_ranks
+from saetools.reuse.distributed import RunningFrequency, over_ranks
 from saetools.reuse.pooling import pool_rows
-from saetools.reuse.running import RunningFrequency
 from saetools.reuse.saving import load, save
 
 # One loop, for one model or many, and the recipe.

@@ -125,8 +125,7 @@ def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
 
     Unlike torch.clamp it keeps the gradient of a unit that is dead or always on; eps, in (0, 0.5),
     sets the largest push: the KL's slope at 0 is near -rho / eps. With eps = 1 / (B + 2) it is
-    Laplace's add-one count of B rows, (active + 1) / (B + 2). Frequencies have any shape; the
-    result is float32 or better, as 1 - 1e-3 would be 1 again in bfloat16.
+    Laplace's add-one count of B rows, (active + 1) / (B + 2). It is in float32 or better.
 
     Example:
         >>> smooth(torch.tensor([0.0, 0.5, 1.0]), 0.01)

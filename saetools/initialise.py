@@ -150,8 +150,15 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     _check_rows("inputs", inputs, layer, "in_features", "what the layer is given")
     units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
+    if (varying := varying_directions(exact)) < units:
+        raise ValueError(
+            f"inputs must vary in at least as many directions as the layer has units, {units}, "
+            f"got {varying}: give more rows, or leave the units as they are"
+        )
     mean = exact.mean(0)
-    whiten = _whitening(exact, units)  # (L, D)
+    # The first principal axes, scaled so that the rows have a spread of 1 there.
+    _, sizes, axes = torch.linalg.svd(exact - mean, full_matrices=False)
+    whiten = (len(exact) ** 0.5 / sizes[:units])[:, None] * axes[:units]  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(_STARTS, units, units, generator=generator, device="cpu")
@@ -173,18 +180,6 @@ def varying_directions(inputs: Tensor) -> int:
     sizes = torch.linalg.svdvals(exact - exact.mean(0))
     least = max(1e-6 * float(sizes[0]), 1e-9 * float(exact.norm()))  # rows are float32 as a rule
     return int((sizes > least).sum())
-
-
-def _whitening(rows: Tensor, units: int) -> Tensor:
-    """The rows' first principal axes (units, D), scaled so that they have a spread of 1 there."""
-    if (varying := varying_directions(rows)) < units:
-        raise ValueError(
-            f"inputs must vary in at least as many directions as the layer has units, {units}, "
-            f"got {varying}: give more rows, or leave the units as they are"
-        )
-    _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    scaled: Tensor = (len(rows) ** 0.5 / sizes[:units])[:, None] * axes[:units]
-    return scaled
 
 
 def _skewness(z: Tensor, rotation: Tensor) -> Tensor:

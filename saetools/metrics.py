@@ -52,12 +52,7 @@ def dead_latents(rho_hat: Tensor) -> Tensor:
 
 
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
-    """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools.
-
-    Example:
-        >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
-        tensor([False, False,  True])
-    """
+    """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools."""
     check_number("above", above, minimum=0, below=1)
     return check_tensor("rho_hat", rho_hat, dims=1) > above
 

@@ -59,8 +59,7 @@ class SparseAutoencoderTransformer(
         model_: the `SparseAutoencoder`; it takes rows as (X - mean_) / scale_.
         mean_, scale_: the mean row, and the root of the columns' mean variance, a float.
         frequencies_: each unit's share of active rows, among those of the last fit or partial_fit.
-        history_: {"error": [...], "penalty": [...]}, each of the n_iter_ steps' mean squared error,
-            in units of scale_ squared, and weighted penalty.
+        history_: {"error": [...], "penalty": [...]} of n_iter_ steps; errors in scale_ squared.
 
     Example:
         >>> from saetools import sparse_mixture

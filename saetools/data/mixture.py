@@ -43,7 +43,7 @@ def sparse_mixture(
         >>> sparse_mixture(1000, seed=0).train.shape
         torch.Size([1000, 20])
     """
-    for name, count in (("rows", rows), ("test_rows", test_rows), ("factors", factors)):
+    for name, count in {"rows": rows, "test_rows": test_rows, "factors": factors}.items():
         check_count(name, count)
     check_count("features", features, minimum=2)
     check_number("noise", noise, minimum=0)

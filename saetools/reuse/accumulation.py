@@ -37,8 +37,8 @@ def backward_in_parts(
             mean over rows, the error as well as the frequency and a weight decay, through
             `batch_mean(mean, rows)`, and draws random numbers from torch alone.
         backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
-        group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
-            no rows gives a part without rows.
+        group: as for `over_ranks`. The numbers of parts may differ; without rows, give one part of
+            0.
 
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty
@@ -47,8 +47,7 @@ def backward_in_parts(
         ...     x, _, z = model(part)
         ...     error = batch_mean((x - part).square().mean(), len(part))
         ...     return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
-        >>> backward_in_parts(model, torch.rand(100, 20).split(32), loss).requires_grad
-        False
+        >>> whole = backward_in_parts(model, torch.rand(100, 20).split(32), loss)
     """
     parts = list(parts)
     if not parts:

@@ -1,4 +1,4 @@
-"""The mean over a whole batch, in value and gradient, where its rows lie on several processes.
+"""The mean over a whole batch, in value and gradient, of which a process has a part, or a past one.
 
 With n_m of the N rows in part m it is q = sum_m (n_m / N) q_m, and a penalty f of it has the
 gradient f'(q) sum_m (n_m / N) dq_m: a part needs the value of the whole, and its own gradient times
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from saetools.data.checks import check_count, check_tensor
+from saetools.data.checks import check_count, check_number, check_tensor
 from saetools.metrics import count_ranks
 
 
@@ -24,8 +24,8 @@ def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = N
     the others wait. Without an initialised torch.distributed it returns the mean.
 
     Args:
-        mean: a frequency (..., L), a reconstruction error () or another mean over rows, alike in
-            shape, dtype and kind of device on all processes. It is returned in float32 or better.
+        mean: a frequency (..., L), an error () or another mean over rows, alike in shape, dtype and
+            kind of device on all processes. It is returned in float32 or better.
         rows: how many this process has; 0 if none, and its mean counts for nothing.
         group: the processes that share the batch; None for all of them.
 
@@ -71,3 +71,45 @@ def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = 
     value = (sums[:-1] / sums[-1].clamp(min=tiny)).to(mean.dtype).reshape(mean.shape)
     # The difference is exactly 0, so that rounding leaves the value alike on every process.
     return value + (own - own.detach())
+
+
+class RunningFrequency:
+    """The frequency over the batches so far, with the gradient of the newest one.
+
+    Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
+    steps old weighs decay^k: about batch / (1 - decay) rows are seen. `group`: see `over_ranks`.
+
+    In batches of 8 rows many a unit is silent by chance and pulled up with all force: units end on
+    for 0.42 of the rows where 0.15 was asked for, but within 0.007 of it with a decay of 0.9 and a
+    learning rate of 1e-4. At 1e-3 the value lags behind, and more of them stay dead
+    (benchmarks/results/running_frequency.md): better a larger batch, or `backward_in_parts`.
+
+    Example:
+        >>> running = RunningFrequency(decay=0.5)
+        >>> running(torch.tensor([1.0]), rows=4), running(torch.tensor([0.0]), rows=4)
+        (tensor([1.]), tensor([0.3333]))
+    """
+
+    def __init__(self, *, decay: float = 0.9, group: "dist.ProcessGroup | None" = None) -> None:
+        self.decay = check_number("decay", decay, minimum=0, below=1)
+        self.group = group
+        self.totals: Tensor | None = None  # (units + 1,), decayed: active rows, and rows
+
+    def __call__(self, rho_hat: Tensor, rows: int) -> Tensor:
+        """The running frequency (..., L), from that of this batch or of this process's part."""
+        rho_hat = checked_mean(rho_hat, rows)
+        [batch], ranks = add_up([row_sums(rho_hat, rows)], self.group)
+        before = torch.zeros_like(batch) if self.totals is None else self.totals.to(batch)
+        if before.shape != batch.shape:
+            expected, shape = f"the {len(before) - 1} units of the first call", tuple(rho_hat.shape)
+            raise ValueError(f"rho_hat must keep {expected}, got shape {shape}")
+        self.totals = self.decay * before + batch
+        return with_share(rho_hat, ranks * rows, batch, self.totals)
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        """The decayed counts."""
+        return {"totals": self.totals}
+
+    def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.totals = state["totals"]

@@ -52,8 +52,8 @@ def train_ensemble(
             temperature of shape (N, 1, 1), a weight of its own.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
         observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
-        compile: use torch.compile. The first step then takes up to a minute, and needs a C++
-            compiler; a RuntimeError says where none works.
+        compile: use torch.compile, which needs a C++ compiler, and up to a minute for the first
+            step.
 
     Example:
         >>> from saetools import frequency_penalty

@@ -19,10 +19,9 @@ _LIBRARIES = ("saetools.", "torch.")  # whose functions are known by their names
 def identity(call: Mapping[str, Any]) -> Facts:
     """The arguments of a call by name, each as a text; those in "options" as if beside the others.
 
-    Tensors and modules are known by a digest. A function is known by its name, its code and the
-    values that it refers to; another callable by its class and its attributes. What an object keeps
-    in a state_dict moves during training: it is restored, and not compared. Of `observe` the name
-    alone counts, since it decides nothing.
+    Tensors and modules are known by a digest; a function by its name, its code and the values that
+    it refers to; another callable by its class and attributes, but for those in a state_dict, which
+    is restored. Of `observe` the name alone counts, since it decides nothing.
     """
     arguments = {**call, **call.get("options", {})}
     if callable(arguments.get("observe")):

@@ -52,7 +52,7 @@ def train(
         steps: how many batches of `batch_size` rows to train on; an epoch's last may have fewer.
         weight: a number >= 0, or a function of the share of the steps done.
         lr: Adam's learning rate.
-        scheduler: makes a torch scheduler from the optimizer, stepped after each batch; for
+        scheduler: makes a torch scheduler from the optimizer, stepped after each batch, for
             instance `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
         seed: decides the order of the rows; the global random state is not used.
         value_range: what x must lie in; None for data without bounds.
@@ -61,16 +61,16 @@ def train(
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
         progress: show a progress bar (needs tqdm).
-        checkpoint: a file to keep the training in, every `checkpoint_every` steps, with the state
-            of a penalty that has a state_dict. If it exists, training goes on from it, to the bits
-            it would have reached without a stop; other rows, another setting or other starting
-            weights are refused. It needs x as a tensor.
+        checkpoint: a file to keep the training in, every `checkpoint_every` steps, with a penalty's
+            state_dict, if it has one. If the file exists, training goes on from it, to the bits it
+            would have reached without a stop; it belongs to one call, and others are refused. It
+            needs x as a tensor.
 
     Example:
         >>> from saetools import SparseAutoencoder, evaluate
-        >>> rows, others = torch.rand(64, 20), torch.rand(32, 20)
-        >>> options = {"observe": lambda model: evaluate(model, others).fvu, "observe_every": 20}
-        >>> history = train(SparseAutoencoder(seed=0), rows, steps=40, **options)
+        >>> x = torch.rand(64, 20)
+        >>> options = {"observe": lambda model: evaluate(model, x).fvu, "observe_every": 20}
+        >>> history = train(SparseAutoencoder(seed=0), x, steps=40, **options)
         >>> history.error.shape, [step for step, fvu in history.observations]
         (torch.Size([40]), [0, 20, 40])
     """

@@ -57,19 +57,18 @@ def train_at_frequency(
     a unit that cannot reach rho, the models are as they were.
 
     Args:
-        models, x: as for `train_ensemble`.
+        models, x, skewed: as for `train_ensemble` and `start_at_frequency_`.
         rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
-        skewed: as for `start_at_frequency_`.
         tolerance: as for `target_frequency_`, at the start and at the shift.
         options: steps (3500, of both phases together), weight (0.2), lr (1.5e-3, the largest); and
             as for `train_ensemble` batch_size, seeds, value_range, observe, observe_every,
             progress, compile, checkpoint, checkpoint_every.
 
     Example:
-        >>> from saetools import evaluate, sparse_mixture
+        >>> from saetools import activation_frequency, sparse_mixture
         >>> model, x = SparseAutoencoder(seed=0), sparse_mixture(1000, seed=0).train
         >>> history = train_at_frequency([model], x, rho=0.15, steps=70)
-        >>> bool(((evaluate(model, x).frequency - 0.15).abs() < 0.1).all())
+        >>> bool(((activation_frequency(model.encode(x)) - 0.15).abs() < 0.1).all())
         True
     """
     options["checkpoint"] = _checked(dict(locals()))
@@ -106,8 +105,7 @@ def learn_shift_hold(
     checkpoint = _checked(dict(locals()))
     given: dict[str, Any] = {**_DEFAULTS, **options}
     steps = given.pop("steps")
-    learning = steps * 5 // 7
-    holding = steps - learning
+    learning, holding = steps * 5 // 7, steps - steps * 5 // 7
     rate = partial(LinearLR, total_iters=holding)  # constant after that
     rising = partial(rate, start_factor=1.0 / holding, end_factor=1.0)
     falling = partial(rate, start_factor=1.0, end_factor=0.0)

@@ -31,13 +31,13 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, seed, skip)  # checked now, not at the first batch
-
-
-def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
-    for order in _orders(x, batch_size, seed, skip):
-        for part in order.split(_BATCHES_GATHERED * batch_size):
-            yield from x[part].split(batch_size)
+    x = x.detach()
+    parts = (
+        part
+        for order in _orders(x, batch_size, seed, skip)
+        for part in order.split(_BATCHES_GATHERED * batch_size)
+    )
+    return (batch for part in parts for batch in x[part].split(batch_size))
 
 
 def rows_of_batches(
