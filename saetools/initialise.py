@@ -129,12 +129,11 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     """Turn the units of `layer` to uncorrelated directions with a long tail upwards.
 
     This is independent component analysis (ICA): FastICA for all units at once, with the square as
-    its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). A unit that is to be
-    on rarely should be near one value for most rows and far above it for a few; where rows are made
-    of rare additive causes, these directions are those of the causes. The first L principal
-    components are scaled to a spread of 1, and rotated so that the sum of the units' mean z^3 is
-    largest: the best end of 8 rotations from a fixed seed. Afterwards each unit has a mean of 0
-    (with a bias) and a spread of 1, no two are correlated, and the most skewed comes first.
+    its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). Where rows are made of
+    rare additive causes, the directions are those of the causes. The first L principal components
+    are scaled to a spread of 1, and rotated so that the sum of the units' mean z^3 is largest: the
+    best end of 8 rotations from a fixed seed. Afterwards each unit has a spread of 1 and, given a
+    bias, a mean of 0; no two are correlated, and the most skewed comes first.
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
@@ -151,10 +150,9 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
     if (varying := varying_directions(exact)) < units:
-        raise ValueError(
-            f"inputs must vary in at least as many directions as the layer has units, {units}, "
-            f"got {varying}: give more rows, or leave the units as they are"
-        )
+        got = f"got {varying}: give more rows, or leave the units as they are"
+        needed = f"at least as many directions as the layer has units, {units}"
+        raise ValueError(f"inputs must vary in {needed}, {got}")
     mean = exact.mean(0)
     # The first principal axes, scaled so that the rows have a spread of 1 there.
     _, sizes, axes = torch.linalg.svd(exact - mean, full_matrices=False)

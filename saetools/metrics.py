@@ -34,10 +34,9 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
     unexplained = (reconstruction - x).square().sum((-2, -1)) / variance
     if not unexplained.isfinite().all():  # the squares were too large or too small
-        raise ValueError(
-            f"x and reconstruction must have squares that fit into {exact}, got values up to "
-            f"{torch.stack([x.abs().max(), reconstruction.abs().max()]).max():.2g}: scale both"
-        )
+        largest = max(x.abs().max().item(), reconstruction.abs().max().item())
+        got = f"got values up to {largest:.2g}: scale both"
+        raise ValueError(f"x and reconstruction must have squares that fit into {exact}, {got}")
     return unexplained
 
 
@@ -79,10 +78,9 @@ class FrequencyMeter:
         self._add("pre_activations", (pre_activations > 0).sum(-2), pre_activations.shape[-2])
 
     def over_ranks(self, group: "dist.ProcessGroup | None" = None) -> "FrequencyMeter":
-        """A new meter with what the meters of all processes have counted, the same on each.
+        """A new meter, the same on all processes, with what the meters of all have counted.
 
-        Every process of the group makes the call, even one that has counted nothing. Without an
-        initialised torch.distributed it is a copy.
+        Each makes the call, even if it has counted nothing. Without torch.distributed: a copy.
         """
         ranks = count_ranks(group)
         counts = [(self.active, self.rows)] * ranks

@@ -41,8 +41,7 @@ class SparseAutoencoderTransformer(
     `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, on rows
     that are centred and divided by one number, their spread over all columns. A column that varies
     more counts for more, as in PCA: where units differ, put a StandardScaler before it. There is no
-    sample_weight, on purpose: a frequency is a share of rows. To have a row count twice, give it
-    twice.
+    sample_weight, on purpose: a frequency is a share of rows; give a row twice instead.
 
     Args:
         n_components: number of units of the code.
@@ -65,8 +64,7 @@ class SparseAutoencoderTransformer(
         >>> from saetools import sparse_mixture
         >>> X = 1000 * sparse_mixture(1000, seed=0).train.numpy() - 70
         >>> sae = SparseAutoencoderTransformer(4, rho=0.15, steps=140, random_state=0)
-        >>> code = sae.fit_transform(X)
-        >>> (code > 0).mean(0).round(2).tolist(), sae.score(X) > 0.5
+        >>> (sae.fit_transform(X) > 0).mean(0).round(2).tolist(), sae.score(X) > 0.5
         ([0.15, 0.15, 0.15, 0.15], True)
     """
 

@@ -61,10 +61,10 @@ def check_finite(name: str, value: Tensor) -> Tensor:
 
 
 def check_rho(rho: object, *, like: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """A number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
+    """A number or tensor strictly between 0 and 1 in the dtype of `like`, to which it is rounded.
 
-    It is checked in that dtype, where a number near 0 or 1 may be rounded to it; inside a compiled
-    function, which cannot depend on values, a tensor is not. It must broadcast against the shape.
+    It must broadcast against the shape. The values of a tensor are not checked where it is
+    compiled.
     """
     limits = torch.finfo(like.dtype)
     least = limits.smallest_normal  # 1 / rho overflows below it

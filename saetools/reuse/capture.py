@@ -112,10 +112,8 @@ class Capture:
             return
         output = self._select(output)  # in a checkpoint's second run as in its first
         if not isinstance(output, Tensor):
-            raise TypeError(
-                f"what is taken of layer {name!r} must be a torch.Tensor, got "
-                f"{type(output).__name__}: say what, as in select=lambda returned: returned[0]"
-            )
+            got = f"{type(output).__name__}: say what, as in select=lambda returned: returned[0]"
+            raise TypeError(f"what is taken of layer {name!r} must be a torch.Tensor, got {got}")
         if self._builds_graph is not None:
             self._runs[name].append(output.clone())
             if self._builds_graph and not torch.is_grad_enabled():
@@ -128,10 +126,8 @@ class Capture:
 
 def _check_name(name: object, modules: dict[str, nn.Module]) -> None:
     if not isinstance(name, str):
-        raise TypeError(
-            f"layers must be names, each a str, got {type(name).__name__}: several are given as "
-            "Capture(model, 'encoder.2', 'encoder.4')"
-        )
+        several = "several are given as Capture(model, 'encoder.2', 'encoder.4')"
+        raise TypeError(f"layers must be names, each a str, got {type(name).__name__}: {several}")
     if name not in modules:
         within = [other for other in modules if other.endswith(f".{name}")]
         near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)

@@ -37,10 +37,8 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
         raise TypeError(f"mask must have the dtype torch.bool, got {mask.dtype}: use mask.bool()")
     shape, found = tuple(places.shape[:-1]), tuple(mask.shape)
     if len(found) != len(shape) or any(n not in (1, m) for n, m in zip(found, shape, strict=True)):
-        raise ValueError(
-            "mask must have the dims of pre_activations without the units', each of the same size "
-            f"or 1: {shape}, got {found}"
-        )
+        sizes = f"each of the same size or 1: {shape}, got {found}"
+        raise ValueError(f"mask must have the dims of pre_activations without the units', {sizes}")
     counted = mask.expand(shape).to(rows.device).flatten().nonzero().squeeze(1)
     if len(counted) == 0:
         raise ValueError("mask must leave at least one row, got False everywhere")

@@ -39,10 +39,9 @@ class History(NamedTuple):
 
 
 class Keeper:
-    """The history of a training; restores it from a checkpoint, and keeps new ones there.
+    """The history of a training, and of `parts` each that has a state, restored in this order.
 
-    Of `parts` each that has a state is kept, and restored in this order; also the global random
-    generators, of which those that training does not draw from are given back in the end.
+    Global random generators that training does not draw from are given back in the end.
     """
 
     def __init__(
@@ -119,10 +118,8 @@ def _read(path: FilePath) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is no complete checkpoint: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT or _ENTRIES - set(state):
-        raise ValueError(
-            f"{path} is no checkpoint of this saetools, format {_FORMAT}: remove it to begin anew, "
-            "or use the saetools that wrote it"
-        )
+        remedy = "remove it to begin anew, or use the saetools that wrote it"
+        raise ValueError(f"{path} is no checkpoint of this saetools, format {_FORMAT}: {remedy}")
     return state
 
 

@@ -155,10 +155,10 @@ def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
 def bookkeeping(
     model: nn.Module, optimizer: Optimizer, call: Mapping[str, Any]
 ) -> tuple[Keeper, Callable[[Callable[[int], Iterator[Batch]]], Iterator[tuple[int, Batch]]]]:
-    """What keeps the history of a `call`, by its arguments' names, and what its loop goes over.
+    """What keeps the history of a `call` (its arguments by name), and what its loop goes over.
 
-    The first is restored from a checkpoint, if there is one. The second takes a function from the
-    number of batches to skip to the batches, and yields each step's number and batch.
+    That takes a function from a number of batches to skip to the batches, and yields each step's
+    number and batch.
     """
     # Where glibc has seen no large block, it hands back what a step frees, and pays for its pages
     # anew per step: a fifth of its time at 1024 units and 1024 rows. Freeing one, never written

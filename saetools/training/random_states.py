@@ -1,4 +1,4 @@
-"""The global random generators, for training that goes on in another process."""
+"""The global random generators: dropout goes on where it stopped, the others are given back."""
 
 import random
 from collections.abc import Callable
@@ -11,10 +11,7 @@ from torch import Tensor
 
 
 class GlobalRandomStates:
-    """The states of Python's, NumPy's and torch's generators, and which were drawn from.
-
-    Dropout draws from them, and must go on where it stopped; the others are given back as found.
-    """
+    """The states of Python's, NumPy's and torch's generators, and which were drawn from."""
 
     def __init__(self, device: torch.device) -> None:
         self._generators: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {

@@ -54,10 +54,8 @@ def unstack(ensemble: SparseAutoencoder, models: Sequence[SparseAutoencoder]) ->
 def check_models(models: object) -> None:
     """Raise unless `models` is a list of at least one SparseAutoencoder."""
     if not isinstance(models, Sequence):
-        raise TypeError(
-            f"models must be a list of models, got {type(models).__name__}"
-            + (": say [model]" if isinstance(models, nn.Module) else "")
-        )
+        advice = ": say [model]" if isinstance(models, nn.Module) else ""
+        raise TypeError(f"models must be a list of models, got {type(models).__name__}{advice}")
     if len(models) == 0:
         raise ValueError("models must hold at least one model, got none")
     for i, model in enumerate(models):
@@ -74,15 +72,12 @@ def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencod
         own = _settings(model)
         for name in {**first, **own}:
             if (a := first.get(name)) is not (b := own.get(name)) and a != b:
-                raise ValueError(
-                    f"models must be alike in all but weights: {name} is {a} in models[0], "
-                    f"{b} in models[{i}]"
-                )
+                where = f"{name} is {a} in models[0], {b} in models[{i}]"
+                raise ValueError(f"models must be alike in all but weights: {where}")
         for parameter in model.parameters():
             if (owner := owners.setdefault(id(parameter), i)) != i:
-                raise ValueError(
-                    f"models must be separate, models[{owner}] and models[{i}] share weights"
-                )
+                both = f"models[{owner}] and models[{i}]"
+                raise ValueError(f"models must be separate, {both} share weights")
         _linears(model)
     return models
 
@@ -93,7 +88,7 @@ def _settings(model: nn.Module) -> dict[str, Any]:
         for name, parameter in model.named_parameters()
         for kind in ("dtype", "device", "requires_grad")
     }
-    return settings_of(model) | {"class": type(model), "training": model.training} | kinds
+    return settings_of(model) | {"training": model.training} | kinds
 
 
 def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:
