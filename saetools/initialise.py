@@ -40,7 +40,8 @@ def target_frequency_(
         raise ValueError(f"tolerance must lie strictly between 0 and 1, got {tolerance}")
     units, rows = (*z.shape[:-2], z.shape[-1]), z.shape[-2]
     if bias.shape != units:
-        raise ValueError(f"bias must have a value per unit, shape {units}, got {tuple(bias.shape)}")
+        shapes = f"shape {units}, got {tuple(bias.shape)}"
+        raise ValueError(f"bias must have one value per unit of pre_activations, {shapes}")
     target = check_rho(rho, like=bias, shape=bias.shape).expand(units)
     values = z.sort(dim=-2).values
     below, above = values[..., :-1, :], values[..., 1:, :]
@@ -79,8 +80,7 @@ def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
 
     One temperature then suits all of its units. Weight and bias (if any) are scaled alike, so that
     each unit's frequency stays as it is. `pre_activations`, (B, L), are what the layer returns on
-    many rows, over which each unit varies. Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422,
-    there for a whole layer at a time.
+    many rows, over which each unit varies. Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422.
 
     Example:
         >>> layer, x = nn.Linear(3, 2), torch.randn(100, 3)

@@ -40,8 +40,8 @@ class SparseAutoencoderTransformer(
 
     `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, on rows
     that are centred and divided by one number, their spread over all columns. A column that varies
-    more counts for more, as in PCA: where units differ, put a StandardScaler before it. There is no
-    sample_weight, on purpose: a frequency is a share of rows; give a row twice instead.
+    more counts for more, as in PCA: where units differ, put a StandardScaler before it.
+    There is no sample_weight, on purpose: a frequency is a share of rows; give a row twice instead.
 
     Args:
         n_components: number of units of the code.

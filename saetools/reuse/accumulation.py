@@ -71,14 +71,12 @@ def backward_in_parts(
 
 
 def _gather(sums: list[Tensor], mean: Tensor, rows: int) -> Tensor:
-    """The first pass's batch_mean."""
     mean = checked_mean(mean, rows)
     sums.append(row_sums(mean, rows))
     return mean
 
 
 def _share_next(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
-    """The second pass's batch_mean."""
     return with_share(checked_mean(mean, rows), ranks * rows, next(totals))
 
 

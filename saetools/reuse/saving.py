@@ -57,8 +57,7 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseAutoencoder:
     """The model that `save` has written, with its dtype, in training mode; see its example.
 
-    It is on the given device, or torch's default one. A file that is damaged, or was written by
-    something else or by a newer saetools, is a ValueError.
+    It is on `device`, or torch's default one. A file of something else is a ValueError.
     """
     safetensors, data = _safetensors(), checked_path(path).read_bytes()
     try:

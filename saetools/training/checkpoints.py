@@ -132,9 +132,8 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):  # no named tuple, which would come back without its names
         return type(value)(_plain(inner) for inner in value)
     raise TypeError(
-        f"a checkpoint cannot hold a {type(value).__name__}: what observe returns, and the state "
-        "of a penalty or a scheduler, must be tensors, numbers, text, or lists, tuples and dicts "
-        "of these"
+        f"a checkpoint cannot hold a {type(value).__name__}: what observe returns, the state of a "
+        "penalty or a scheduler, must be tensors, numbers, text, lists, tuples or dicts of these"
     )
 
 

@@ -27,7 +27,7 @@ def initialise_for_frequency_(
         tensor([0.2000, 0.2000, 0.2000, 0.2000])
     """
     if not isinstance(model, SparseAutoencoder):
-        remedy = "use unit_spread_ and target_frequency_ on the layer of its code"
+        remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
     pre_activations = model.encode(x)
