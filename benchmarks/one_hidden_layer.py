@@ -2,8 +2,8 @@
 
 python benchmarks/one_hidden_layer.py [ROUNDS] [--device cpu|cuda]
 
-Uniform data of 64 and of 512 numbers a row, 1024 and 4096 ReLU units, a linear decoder, batches of
-1024 rows in float32.
+Uniform data of 64 and of 512 numbers per row, 1024 and 4096 ReLU units, a linear decoder, batches
+of 1024 rows in float32.
 
 - by hand: weights as tensors, F.linear, relu, F.mse_loss, the series' penalty written out, fused
   Adam, and batches gathered beforehand. The frequency comes either from autograd, as
@@ -106,7 +106,7 @@ HANDS = {
 
 
 def seconds(run: Run, data: Sequence[Tensor], steps: int) -> float:
-    """Seconds a step of `run`, after WARM steps that are not counted."""
+    """Seconds per step of `run`, after WARM steps that are not counted."""
     moments: list[float] = []
 
     def stream() -> Iterator[Tensor]:
@@ -123,7 +123,7 @@ def seconds(run: Run, data: Sequence[Tensor], steps: int) -> float:
 def ours(
     model: SparseAutoencoder, x: Tensor, added: Callable[[Output], Tensor], steps: int
 ) -> float:
-    """Seconds a step of `train`, after WARM steps that are not counted."""
+    """Seconds per step of `train`, after WARM steps that are not counted."""
     options: dict[str, Any] = {"batch_size": BATCH, "lr": RATE, "observe_every": 1}
     history = train(
         model, x, added, steps=WARM + steps, observe=lambda _: clock(x.device), **options
@@ -153,10 +153,10 @@ def main(count: int, device: torch.device) -> None:
         data = list(islice(batches(x, BATCH, seed=0), 16))
         runs: dict[str, Run] = {name: by_hand(sizes, device, f) for name, f in HANDS.items()}
         runs.update({name: make(sizes, device, RATE) for name, make in found.items()})
-        ways = {name: partial(seconds, run, data, steps) for name, run in runs.items()}
+        timed = {name: partial(seconds, run, data, steps) for name, run in runs.items()}
         for name, added in penalties.items():
-            ways[name] = partial(ours, autoencoder(sizes, device), x, added, steps)
-        taken = rounds(ways, count)
+            timed[name] = partial(ours, autoencoder(sizes, device), x, added, steps)
+        taken = rounds(timed, count)
         best = taken[next(iter(HANDS))]
         for row in rows:
             column = taken[row[0]]
@@ -167,7 +167,7 @@ def main(count: int, device: torch.device) -> None:
         "one_hidden_layer",
         "A step of a one-hidden-layer sparse autoencoder",
         [
-            "Samples a second in training, batch 1024, float32, and the time of a step as a "
+            "Samples per second in training, batch 1024, float32, and the time of a step as a "
             "multiple of the first line's. `saetools` and the steps by hand compute the same loss, "
             "with the penalty on frequency; the libraries compute theirs, with L1, as "
             "`saetools, L1` does. The docstrings of the script and of `_peers.py` say what each "

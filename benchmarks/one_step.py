@@ -28,7 +28,7 @@ def penalty(output: Output) -> torch.Tensor:
 
 
 def loader_loop(x: torch.Tensor, added: Penalty | None, steps: int) -> float:
-    """Seconds a step of the loop that a tutorial writes."""
+    """Seconds per step of the loop that a tutorial writes."""
     model = SparseAutoencoder(seed=0).to(x.device)
     loader = DataLoader(TensorDataset(x), batch_size=BATCH, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -49,7 +49,7 @@ def loader_loop(x: torch.Tensor, added: Penalty | None, steps: int) -> float:
 
 
 def ours(x: torch.Tensor, added: Penalty | None, steps: int) -> float:
-    """Seconds a step of saetools.train."""
+    """Seconds per step of saetools.train."""
     history = train(
         SparseAutoencoder(seed=0).to(x.device),
         x,
@@ -64,7 +64,7 @@ def ours(x: torch.Tensor, added: Penalty | None, steps: int) -> float:
 
 
 def main(count: int, device: torch.device, steps: int = 400) -> None:
-    """Time the four ways and write the table."""
+    """Time the four loops and write the table."""
     x = chicago_context().train.to(device)
     seconds = rounds(
         {
@@ -81,8 +81,8 @@ def main(count: int, device: torch.device, steps: int = 400) -> None:
         rates = [spread([1 / s for s in column]).show(0) for column in (loop, own)]
         rows.append([label, *rates, median_ratio(loop, own).show()])
     added = []
-    for way in ("loop", "train"):
-        plain, full = seconds[f"{way}, none"], seconds[f"{way}, penalty"]
+    for which in ("loop", "train"):
+        plain, full = seconds[f"{which}, none"], seconds[f"{which}, penalty"]
         more = spread([b - a for a, b in zip(plain, full, strict=True)])
         share = spread([b / a - 1 for a, b in zip(plain, full, strict=True)])
         added.append(f"{more.show(0, 1e6)} µs, {share.show(0, 100)} %")
@@ -91,7 +91,7 @@ def main(count: int, device: torch.device, steps: int = 400) -> None:
         "one_step",
         "One training step of the posted network",
         [
-            "Steps a second of a tutorial's loop over torch's DataLoader with its default Adam, "
+            "Steps per second of a tutorial's loop over torch's DataLoader with its default Adam, "
             "and of `saetools.train`: 20-80-40-4-40-80-20, batch 128.",
             f"Median and range over {count} rounds of {steps} steps each; a ratio or a difference "
             "is taken within a round.",

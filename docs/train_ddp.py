@@ -69,6 +69,7 @@ def main(epochs: int) -> None:
         units = " ".join(f"{share:.4f}" for share in everywhere.compute().tolist())
         print(f"{ranks} processes, {everywhere.rows} rows, frequencies {units}")
     if dist.is_initialized():
+        dist.barrier()  # Python must not end while gloo's threads hold the last exchange
         dist.destroy_process_group()
 
 

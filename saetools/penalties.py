@@ -120,6 +120,7 @@ _Settings = tuple[Tensor, float | Tensor, float | Tensor, Any, tuple[int, ...]]
 
 
 def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = None) -> Tensor:
+    """The penalty as the notebooks build it; autograd finds its gradient."""
     rho, weight, temperature, eps, dims = settings
     rho_hat = straight_through(z, temperature, dim=dims)
     if batch_mean is not None:
@@ -132,7 +133,10 @@ def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = Non
 
 
 class _OneNode(torch.autograd.Function):
-    """`_composed`, its gradient in closed form: fewer operations, and far fewer passes over z."""
+    """`_composed`, its gradient in closed form: half of the operations, and one buffer per pass.
+
+    Whatever asks for more than this gradient, a second derivative say, gets the composition's.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, settings: _Settings) -> Tensor:

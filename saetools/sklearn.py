@@ -1,6 +1,5 @@
 """A scikit-learn transformer around `train_at_frequency` (needs scikit-learn)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -8,10 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_array, check_random_state, validation
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from saetools.data.checks import check_count, check_number
 from saetools.frequency import activation_frequency
@@ -22,16 +19,9 @@ from saetools.training.models import SparseAutoencoder
 from saetools.training.recipe import train_at_frequency
 from saetools.training.start import start_at_frequency_
 
-try:
-    from sklearn.utils.validation import validate_data
-except ImportError:  # scikit-learn before 1.6
-
-    def validate_data(estimator: Any, X: Any, **options: Any) -> Any:  # noqa: D103
-        return estimator._validate_data(X, **options)
-
-
+# A method before scikit-learn 1.6.
+validate_data = getattr(validation, "validate_data", None) or BaseEstimator._validate_data
 _DTYPES = (np.float64, np.float32)  # other numbers become the first of them
-_Scaling = tuple[NDArray[Any], float]
 
 
 class SparseAutoencoderTransformer(
@@ -41,25 +31,22 @@ class SparseAutoencoderTransformer(
 ):
     """Rows as a sparse code in which each unit is active on a share rho of the training rows.
 
-    `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output. Inside,
-    rows are centred and divided by one number, their spread over all columns: a column that
-    varies more counts for more, as in PCA. Where columns are in different units, put a
-    StandardScaler before it.
+    `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, on rows
+    that are centred and divided by one number, their spread over all columns. A column that varies
+    more counts for more, as in PCA: where units differ, put a StandardScaler before it.
 
-    There is no sample_weight, on purpose: a frequency is a share of rows, and a unit is on or
-    off for a whole one. To have a row count twice, give it twice.
+    There is no sample_weight, on purpose: a frequency is a share of rows. To have a row count
+    twice, give it twice.
 
     Args:
         n_components: number of units of the code.
         rho: target frequency; a tensor (n_components,) for one per unit.
         hidden_layer_sizes: widths of the layers between the rows and the code, which the decoder
             mirrors; () for a linear encoder and decoder.
-        steps: how many batches `fit` trains on, of batch_size rows each.
-        learning_rate: Adam's; in `fit` the largest.
-        weight: factor of the penalty; larger than for rows in [0, 1], whose squared error is
-            smaller than that of rows with a spread of 1.
+        steps, batch_size, learning_rate: of Adam in `fit`, where the rate is the largest.
+        weight: factor of the penalty; larger than for rows in [0, 1], whose errors are smaller.
         tolerance: how far from rho few or tied rows may leave a unit.
-        device: where to compute; None for torch's default device.
+        device: None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
             differs each time, and does not draw from NumPy's global random state.
 
@@ -67,9 +54,8 @@ class SparseAutoencoderTransformer(
         model_: the `SparseAutoencoder`; it takes rows as (X - mean_) / scale_.
         mean_, scale_: the mean row, and the root of the columns' mean variance, a float.
         frequencies_: each unit's share of active rows, among those of the last fit or partial_fit.
-        history_: {"error": [...], "penalty": [...]}, the mean squared error of each step's batch,
-            in units of scale_ squared, and the weighted penalty.
-        n_iter_: number of steps.
+        history_: {"error": [...], "penalty": [...]}, each of the n_iter_ steps' mean squared error,
+            in units of scale_ squared, and weighted penalty.
 
     Example:
         >>> from saetools import sparse_mixture
@@ -81,8 +67,6 @@ class SparseAutoencoderTransformer(
         >>> sae.inverse_transform(code).shape, sae.score(X) > 0.5
         ((1000, 20), True)
     """
-
-    _adam: torch.optim.Adam | None  # of partial_fit
 
     def __init__(
         self,
@@ -111,68 +95,62 @@ class SparseAutoencoderTransformer(
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Learn from all rows of X (rows, columns), anew; y is ignored."""
-        weights_seed, order_seed = self._seeds()
-        scaling, start = self._untrained(X, weights_seed)
+        learned, start, seed = self._untrained(X)
         history = train_at_frequency(
             **start,
             steps=self.steps,
             batch_size=self.batch_size,
             lr=check_number("learning_rate", self.learning_rate, above=0),
             weight=check_number("weight", self.weight, minimum=0),
-            seeds=[order_seed],
+            seeds=[seed],
             value_range=None,
             observe=_check_weights,  # every 100 steps, and before the units are shifted
         )
-        self._begin(scaling, start)
-        return self._go_on(start["x"], history.error, history.penalty)
+        self.__dict__.update(learned)
+        return self._report(start["x"], history.error, history.penalty)
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
-        The first call also decides mean_, scale_ and where the units start, at rho on its rows:
-        give it some hundreds that are like those to come. After `fit` it goes on from there.
-        Units are not shifted to rho at the end, and come near it, the nearer the larger the
-        batches. learning_rate is read anew each time: lower it with `set_params`.
+        The first call, unless after `fit`, also decides mean_, scale_ and where the units start, at
+        rho on its rows: give it some hundreds that are like those to come. Units come near rho,
+        the nearer the larger the batches. learning_rate and weight may be changed in between.
         """
         rate = check_number("learning_rate", self.learning_rate, above=0)
         weight = check_number("weight", self.weight, minimum=0)
-        if hasattr(self, "model_"):
-            x = self._scaled(X)
-        else:
-            scaling, start = self._untrained(X, self._seeds()[0])
+        if not hasattr(self, "model_"):
+            learned, start, _ = self._untrained(X)
             start_at_frequency_(**start)
-            self._begin(scaling, start)
-            x = start["x"]
-        self._adam = self._adam or torch.optim.Adam(self.model_.parameters(), fused=True)
-        self._adam.param_groups[0]["lr"] = rate
+            self.__dict__.update(learned)
+        x = self._scaled(X)
         output = self.model_(x)
-        error = mse_loss(output.reconstruction, x)
-        cost = weight * frequency_penalty(output.pre_activations, rho=self.rho)
+        error = nn.functional.mse_loss(output.reconstruction, x)
+        cost = frequency_penalty(output.pre_activations, rho=self.rho, weight=weight)
         loss = error + cost
         if not loss.isfinite():
             raise FloatingPointError(f"the loss is {loss.item()}, and no step was taken")
+        self._adam.param_groups[0]["lr"] = rate
         self._adam.zero_grad()
         loss.backward()
         self._adam.step()
         _check_weights(self.model_)
-        return self._go_on(x, error, cost)
+        return self._report(x, error, cost)
 
     @torch.no_grad()
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """The code (rows, n_components) of X (rows, columns): 0 where a unit is not active."""
-        x = self._scaled(X)
-        code: NDArray[Any] = self.model_.encode(x).relu().numpy(force=True)
+        code: NDArray[Any] = self.model_.encode(self._scaled(X)).relu().numpy(force=True)
         return code
 
     @torch.no_grad()
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """The rows (rows, columns) that a code X (rows, n_components) stands for."""
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         code, units = check_array(X, dtype=_DTYPES), self._n_features_out
         if code.shape[1] != units:
             raise ValueError(f"X must have one column per unit, {units}, got {code.shape[1]}")
         latents = next(self.model_.parameters()).new_tensor(code)
-        rows: NDArray[Any] = self.model_.decode(latents).numpy(force=True)
+        rows = self.model_.decode(latents).numpy(force=True)
         return np.asarray(self.scale_ * rows + self.mean_, dtype=rows.dtype)
 
     @torch.no_grad()
@@ -181,28 +159,21 @@ class SparseAutoencoderTransformer(
         x = self._scaled(X, ensure_min_samples=2)
         return 1 - fvu(self.model_(x).reconstruction, x).item()
 
-    @property
-    def _n_features_out(self) -> int:  # get_feature_names_out asks for it
-        return int(self.model_.sizes[-1])
-
-    def _seeds(self) -> list[int]:
-        """For the weights, and for the order of the rows."""
-        fresh = self.random_state is None  # where scikit-learn's own would use np.random
-        source = np.random.RandomState() if fresh else check_random_state(self.random_state)
-        return [int(seed) for seed in source.randint(np.iinfo(np.int32).max, size=2)]
-
     @torch.no_grad()
-    def _untrained(self, X: ArrayLike, seed: int) -> tuple[_Scaling, dict[str, Any]]:
-        """Mean and scale of the rows, and the arguments of `start_at_frequency_`."""
+    def _untrained(self, X: ArrayLike) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Attributes to begin with, arguments of `start_at_frequency_`, a seed for the training."""
         rows = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         units, hidden = check_count("n_components", self.n_components), self.hidden_layer_sizes
         if not isinstance(hidden, Sequence):
             raise TypeError(f"hidden_layer_sizes must be a sequence of ints, got {hidden!r}")
         hidden = [check_count("hidden_layer_sizes", size) for size in hidden]
+        fresh = self.random_state is None  # where scikit-learn's own would use np.random
+        source = np.random.RandomState() if fresh else check_random_state(self.random_state)
+        seed, seed_of_order = source.randint(np.iinfo(np.int32).max, size=2).tolist()
         mean = rows.mean(0, dtype=np.float64)
         with np.errstate(all="ignore"):
             scale = float(np.sqrt(rows.var(0, dtype=np.float64).mean()))
-        if not 0 < scale < math.inf or (rows == rows[:1]).all():
+        if not 0 < scale < np.inf or (rows == rows[:1]).all():
             raise ValueError(f"X must vary by amounts that can be squared, got spread {scale:g}")
         model = SparseAutoencoder((rows.shape[1], *hidden, units), nn.Identity(), seed=seed)
         model.to(torch.as_tensor(np.empty(0, rows.dtype), device=self.device))
@@ -210,25 +181,24 @@ class SparseAutoencoderTransformer(
         # More units than directions to turn them to stay as they are.
         skewed = units <= varying_directions(model.code_inputs(x))
         start = {"models": [model], "x": x, "rho": self.rho, "skewed": skewed}
-        return (mean, scale), start | {"tolerance": self.tolerance}
+        learned = {"model_": model, "mean_": mean, "scale_": scale, "_n_features_out": units}
+        learned["history_"] = {"error": [], "penalty": []}
+        learned["_adam"] = torch.optim.Adam(model.parameters(), fused=True)  # of partial_fit
+        return learned, start | {"tolerance": self.tolerance}, seed_of_order
 
-    def _begin(self, scaling: _Scaling, start: dict[str, Any]) -> None:
-        (self.mean_, self.scale_), [self.model_], self._adam = scaling, start["models"], None
-        self.history_: dict[str, list[float]] = {"error": [], "penalty": []}
+    def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
+        validation.check_is_fitted(self)
+        rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
+        x: Tensor = next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
+        return x
 
     @torch.no_grad()
-    def _go_on(self, x: Tensor, error: Tensor, penalty: Tensor) -> Self:
+    def _report(self, x: Tensor, error: Tensor, penalty: Tensor) -> Self:
         self.history_["error"] += error.flatten().tolist()
         self.history_["penalty"] += penalty.flatten().tolist()
         self.n_iter_ = len(self.history_["error"])
         self.frequencies_ = activation_frequency(self.model_.encode(x)).numpy(force=True)
         return self
-
-    def _scaled(self, X: ArrayLike, **checks: Any) -> Tensor:
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=_DTYPES, reset=False, **checks)
-        x: Tensor = next(self.model_.parameters()).new_tensor((rows - self.mean_) / self.scale_)
-        return x
 
 
 def _check_weights(model: nn.Module) -> None:

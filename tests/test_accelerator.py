@@ -48,7 +48,7 @@ def test_the_penalty_and_its_slope_are_those_of_the_cpu(dtype, shape):
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     results = []
     for device in ("cpu", DEVICE):
-        here = z.to(device).requires_grad_()
+        here = z.detach().to(device, copy=True).requires_grad_()
         cost = frequency_penalty(here, rho=0.05)
         cost.backward()
         results.append((cost.detach().cpu(), here.grad.cpu()))

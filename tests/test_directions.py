@@ -1,4 +1,5 @@
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -49,9 +50,14 @@ def test_it_changes_its_argument_and_returns_it_without_a_gradient():
 SEEDS = (0, 1, 2, 3, 4, 18)
 
 
-@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, SEEDS)], ids=["mixture", *SEEDS])
-def test_units_are_centred_uncorrelated_of_spread_1_and_the_most_skewed_comes_first(inputs):
-    z = skewed(inputs)
+@cache
+def skewed_by(seed):
+    return skewed(X if seed == "mixture" else days_seen_by(seed))
+
+
+@pytest.mark.parametrize("seed", ["mixture", *SEEDS])
+def test_units_are_centred_uncorrelated_of_spread_1_and_the_most_skewed_comes_first(seed):
+    z = skewed_by(seed)
     assert z.mean(0).tolist() == pytest.approx([0] * 4, abs=1e-5)
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(4).double(), rtol=0, atol=1e-5)
     found = skewness(z).tolist()
@@ -59,9 +65,9 @@ def test_units_are_centred_uncorrelated_of_spread_1_and_the_most_skewed_comes_fi
     assert found[-1] >= 0
 
 
-@pytest.mark.parametrize("inputs", [X, *map(days_seen_by, SEEDS)], ids=["mixture", *SEEDS])
-def test_no_rotation_of_the_units_is_more_skewed_in_sum(inputs):
-    z = skewed(inputs)
+@pytest.mark.parametrize("seed", ["mixture", *SEEDS])
+def test_no_rotation_of_the_units_is_more_skewed_in_sum(seed):
+    z = skewed_by(seed)
     best = skewness(z).sum()
     for rotation in random_rotations(4, 50):
         assert skewness(z @ rotation.T).sum() < best

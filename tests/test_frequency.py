@@ -383,8 +383,11 @@ def test_smooth_keeps_off_both_ends_in_every_dtype(dtype):
     assert ends.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("rho", [0.2, torch.tensor([0.1, 0.2, 0.3])], ids=["number", "tensor"])
-@pytest.mark.parametrize("temperature", [0.3, torch.tensor(0.3)], ids=["number", "tensor"])
+@pytest.mark.parametrize(
+    ("rho", "temperature"),
+    [(0.2, 0.3), (torch.tensor([0.1, 0.2, 0.3]), torch.tensor(0.3))],
+    ids=["numbers", "tensors"],
+)
 def test_a_penalty_is_one_graph_under_compile(rho, temperature):
     def penalty(z):
         rho_hat = smooth(straight_through_frequency(z, temperature))

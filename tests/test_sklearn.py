@@ -209,6 +209,7 @@ def test_the_first_batch_decides_scale_and_start_and_each_is_one_step_of_adam():
     assert sae.scale_ == pytest.approx(scale)
 
 
+@pytest.mark.slow
 def test_partial_fits_learn_and_come_near_rho():
     sae = transformer(rho=0.15)
     start = sae.partial_fit(X).score(X)

@@ -17,12 +17,12 @@ CLIP = 0.001  # share of the training days clipped at either end, against record
 
 
 class ChicagoContext(NamedTuple):
-    """Chicago's weather and calendar, one row a day, split by time."""
+    """Chicago's weather and calendar, one row per day, split by time."""
 
     train: Tensor  # (4558, 20) in [0, 1]
     test: Tensor  # (1140, 20) in [0, 1], the days after them
     feature_names: tuple[str, ...]  # 20
-    train_ridership: Tensor  # (4558,), thousands of rides a day
+    train_ridership: Tensor  # (4558,), thousands of rides per day
     test_ridership: Tensor  # (1140,)
     train_dates: tuple[date, ...]
     test_dates: tuple[date, ...]

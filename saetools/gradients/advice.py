@@ -1,4 +1,11 @@
-"""What to say of an operation at which a gradient was lost: the reason, and what to do instead."""
+"""What to say of an operation at which a gradient was cut: the reason, and what to do instead.
+
+Names are for the explanation alone; what is found is found without them.
+"""
+
+from saetools.gradients.values import Operation, Site
+
+Words = tuple[str, str]  # the reason, and the advice
 
 SURROGATE = (
     "use a stand-in with a slope, such as torch.sigmoid(x / temperature), or keep the hard value "
@@ -25,7 +32,7 @@ _CUTS = {
         "leave it out where this value is to be trained on",
     ),
     "item tolist numpy asarray float int __complex__": (
-        "a Python or NumPy number carries no gradient",
+        "it left the graph as a Python or NumPy number here, which carries no gradient",
         KEEP_TENSORS,
     ),
     "tensor as_tensor new_tensor": (
@@ -34,103 +41,136 @@ _CUTS = {
     ),
     "grad": (
         "a gradient carries no gradient of its own, unless it is asked to",
-        "pass create_graph=True to torch.autograd.grad",
+        "pass create_graph=True to the call that computes it",
     ),
-    "no_grad": (
-        "gradients are not recorded here (torch.no_grad or inference mode)",
-        "move what is to be trained on out of the block",
+    "jacobian hessian vjp jvp hvp vhp": (
+        "the derivative carries no gradient of its own, unless it is asked to",
+        "pass create_graph=True",
     ),
     "bernoulli multinomial poisson randint_like": (
         "a random draw has no slope",
         "use a reparametrised sample (rsample), or a relaxed distribution",
     ),
+    "sample": (
+        "sample() draws under no_grad: no gradient flows through the draw",
+        "use rsample() where the distribution has it, or the score function: "
+        "-(log_prob(sample) * reward.detach())",
+    ),
+    "state_dict": (
+        "the tensors of a state_dict are detached",
+        "use dict(model.named_parameters()), or state_dict(keep_vars=True)",
+    ),
+    "load_state_dict copy_ vector_to_parameters": (
+        "values are copied into a parameter without their history",
+        "call the model with torch.func.functional_call(model, computed_weights, inputs)",
+    ),
+    "Parameter Variable": (
+        "a new leaf is made of the values: what computed them is left behind",
+        "use the tensor itself; for weights that are computed, torch.func.functional_call",
+    ),
+    "histc bincount histogram": (
+        "counts have no slope",
+        "use a soft histogram: a sum of smooth bumps, one a bin",
+    ),
+    "checkpoint": (
+        "with use_reentrant=True, no input of the checkpoint requires a gradient, and then its "
+        "parameters get none",
+        "pass use_reentrant=False",
+    ),
+    "apply": (
+        "a custom autograd Function gives a result without a gradient",
+        "pass what it is to train as arguments of apply, and do not mark the result "
+        "non-differentiable",
+    ),
+    "all_gather all_gather_into_tensor all_gather_single all_reduce broadcast gather scatter": (
+        "a collective of torch.distributed copies values without their history",
+        "put the local tensor back in its place (gathered[rank] = tensor), or use "
+        "torch.distributed.nn.functional",
+    ),
+    "function module": (
+        "an operation in the TorchScript code cuts the gradient",
+        "trace the code without torch.jit.script (PYTORCH_JIT=0) to see the line",
+    ),
 }
-_ZEROS = {
-    "clamp clamp_ clip clip_ clamp_min clamp_max hardtanh hardsigmoid relu6": (
-        "outside its range the slope is 0",
-        "squeeze in place of cutting off: eps + (1 - 2 * eps) * x",
-    ),
-    "round floor ceil trunc sign sgn heaviside round_ floor_ ceil_ sign_ floor_divide frac_": (
-        "it is flat: its slope is 0 everywhere",
-        SURROGATE,
-    ),
-    "relu relu_ threshold hardshrink softshrink": (
-        "the unit is below 0 on every row, where a ReLU's slope is 0",
-        "check the initialisation; put what must see the unit in front of the ReLU",
-    ),
-    "sigmoid sigmoid_ tanh tanh_ softmax log_softmax hardswish": (
-        "it is saturated: its slope is rounded to 0",
-        "scale its input down (a higher temperature), or check the initialisation",
-    ),
-    "__setitem__ index_put_ fill_ zero_ copy_ masked_fill_ index_fill_ index_copy_ scatter_": (
-        "entries that are overwritten send no gradient back",
-        "compute a new tensor in place of writing into this one",
-    ),
-    "mul __rmul__ mul_ where masked_fill multiply dropout": (
-        "everything is masked out, or multiplied by 0",
-        "check the mask or the factor",
-    ),
-}
-_NOT_FINITE = {
-    "log log2 log10 log1p div __rtruediv__ true_divide reciprocal xlogy logit": (
-        "its slope is infinite at 0",
-        "keep its input away from 0 (where() behind it is too late: use it in front, on the input)",
-    ),
-    "sqrt rsqrt pow __rpow__ norm linalg_norm vector_norm linalg_vector_norm cdist std": (
-        "the slope of a root or a norm is infinite at 0",
-        "add a small constant inside the root",
-    ),
-    "mul __rmul__ where prod": (
-        "0 times infinity is NaN",
-        "keep the infinite value out in front: a mask behind it does not help",
-    ),
-}
+_NO_GRAD = "gradients are not recorded here"
+OTHER_CUT: Words = ("its result does not carry a gradient", SURROGATE)
 
-
-_OTHERS = {
-    "cut": ("its result does not carry a gradient", SURROGATE),
-    "zeroed": (
-        "its slope is 0 for these inputs",
-        "check what goes in, and what the slope is there",
-    ),
-    "not finite": ("its slope is not finite for these inputs", "check the range of its inputs"),
-}
-_TABLES = {"cut": _CUTS, "zeroed": _ZEROS, "not finite": _NOT_FINITE}
-
-NOT_FINITE_VALUE = (
-    "NaN or infinity first appears in its value",
-    "check the range of its inputs",
+MASK: Words = (
+    "used as a mask, a factor or an index, while its parameters are reached another way",
+    "nothing to do if that is what it is for",
 )
-STRAIGHT_THROUGH = (
+STOPPED: Words = ("a stopped gradient", "nothing to do if it is there on purpose")
+STRAIGHT_THROUGH: Words = (
     "this is a straight-through estimator: the value of a hard function, the slope of a soft one",
     "nothing to do",
 )
-DETACHED = (
-    "no loss that was backpropagated in the block has a path to this parameter",
+NUMBER: Words = (
+    "left the graph as a Python or NumPy number here; if it comes back into the loss, this is "
+    "your line",
+    KEEP_TENSORS,
+)
+DETACHED: Words = (
+    "it is used in the block, and no loss that was backpropagated has a path to it",
     "find the cut in front of it, or give it requires_grad=False if it is to stay as it is",
+)
+NOTHING_REQUIRES: Words = (
+    "nothing that this loss is made of requires a gradient",
+    "set requires_grad=True on what is to be trained",
+)
+
+CLEARED: Words = (
+    "gradients are cleared here, after the backward pass and before the step that was to use them",
+    "call zero_grad() in front of backward(), or behind step()",
+)
+NOT_OPTIMIZED: Words = (
+    "it gets a gradient, and no optimizer that was given or seen holds it",
+    "build the optimizer from the parameters of this model, after all its layers are made",
 )
 
 
-def on(kind: str, op: str) -> tuple[str, str]:
-    """Reason and advice for a fault of this kind at this operation, by its public name."""
-    name = op.rpartition(".")[-1].removesuffix("()")
-    entries = (entry for names, entry in _TABLES[kind].items() if name in names.split())
-    return next(entries, _OTHERS[kind])
+def no_leaf(made_by: Operation | None) -> Words:
+    """Words for .grad of a tensor that is the result of an operation."""
+    where = f" at {made_by.op}, line {made_by.place.lineno}" if made_by is not None else ""
+    return (
+        f"this tensor is no leaf: it was computed{where}, and .grad of such a tensor stays None",
+        "read the .grad of the leaf it was computed from, or call retain_grad() on it first",
+    )
 
 
-def can_be_flat(name: str) -> bool:
-    """Whether an operation, by its bare name, is one of those whose slope is 0 somewhere."""
-    return any(name in names.split() for names in _ZEROS)
+def frozen(count: int) -> Words:
+    """Words for a model of which no parameter requires a gradient."""
+    return (
+        f"none of the {count} parameters of the model requires a gradient: all are frozen",
+        "set requires_grad=True on those that are to be trained",
+    )
 
 
-def is_a_mask(name: str) -> bool:
-    """Whether it is flat only where another of its inputs says so."""
-    return on("zeroed", name) == on("zeroed", "where")
+def of_cut(site: Site, parameters: list[str]) -> Words:
+    """Reason and advice for a cut, and which parameters lie behind it."""
+    name = site.op.rpartition(".")[-1].rpartition(" ")[-1].removesuffix("()")
+    words = next((words for names, words in _CUTS.items() if name in names.split()), OTHER_CUT)
+    if site.because:
+        words = (
+            f"{_NO_GRAD}: {site.because}",
+            "move what is to be trained on out of the block"
+            if "decorator" not in site.because
+            else "take the decorator away from what is to be trained",
+        )
+    if parameters:
+        listed = ", ".join(parameters[:3]) + ", ..." * (len(parameters) > 3)
+        words = (f"{words[0]}; no loss reaches {listed} behind it", words[1])
+    return words
 
 
 def public_name(name: str) -> str:
-    """The public name of an operation, from the name that torch resolves."""
+    """The public name of an operation, from the name that torch resolves.
+
+    >>> public_name("torch.Tensor.__gt__"), public_name("torch.Tensor.data.__get__")
+    ('Tensor.gt', 'Tensor.data')
+    """
     special = {"__float__": "float()", "__int__": "int()", "__array__": "numpy.asarray()"}
     special |= {f"__{op}__": f"Tensor.{op}" for op in ("eq", "ne", "gt", "ge", "lt", "le")}
     name = name.removesuffix(".__get__").replace("torch.Tensor.", "Tensor.")
+    if name.startswith("aten."):
+        name = "torch.ops." + name
     return special.get(name.rpartition(".")[-1], name)

@@ -1,133 +1,142 @@
-"""Does a cut matter? Where the value behind it goes, and whether it was cut on purpose."""
+"""Does a cut matter? Where the value behind it goes, and whether it was cut on purpose.
+
+A lost gradient is lost where the value behind the cut is one term of a sum, as the penalty is in
+`error + penalty`. As a factor, a condition or an index it is a mask, and a detached tensor in an
+elementwise sum is a stopped gradient: both are there on purpose, unless they are all that lies
+between a loss and a parameter, which `verdict` looks at.
+"""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-_SIGNS = {
-    **dict.fromkeys(("add", "add_", "__radd__"), (1, 1)),
-    **dict.fromkeys(("sub", "sub_", "subtract"), (1, -1)),
-    **dict.fromkeys(("rsub", "__rsub__"), (-1, 1)),
-}
-_JOINING = {
-    *_SIGNS,
-    "stack",
-    "cat",
-    "concat",
-    "hstack",
-    "vstack",
-    "__setitem__",
-    "copy_",
-    "lerp",
-    "addcmul",
-}
-_DETACHES = ("detach", "data")
-_SCALES = ("mul", "__rmul__", "div", "neg", "view", "reshape", "to", "float")
-_MOST_TERMS = 64  # of a sum that is followed; a straight-through estimator has three
+from saetools.gradients.sums import SIGNS, Sums
+from saetools.gradients.tensors import is_leaf
+from saetools.gradients.values import Cut, Cuts, Value
 
-Cuts = frozenset[int]
-NONE: Cuts = frozenset()
+NO_CUTS: Cuts = frozenset()
+JOINING = {
+    *SIGNS,
+    *("stack", "cat", "concat", "concatenate", "hstack", "vstack"),
+    *("__setitem__", "copy_", "lerp", "addcmul", "add_n"),
+}
+PRODUCTS = {
+    *("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "bilinear", "addmm"),
+    *("conv1d", "conv2d", "conv3d", "baddbmm", "lstm", "gru", "lstm_cell", "gru_cell"),
+    *("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "conv_transpose2d", "mv", "dot"),
+    *("multi_head_attention_forward", "scaled_dot_product_attention"),
+}
 
 
 class Flow:
-    """Follows cuts from tensor to tensor, by weak references.
-
-    A lost gradient is lost where the value behind the cut is one term of a sum, as the penalty is
-    in `error + penalty`. As a factor, a condition or an index it is a mask, and a detached tensor
-    in an elementwise sum is a stopped gradient: both are there on purpose.
-    """
+    """Joins what is known of the inputs of an operation to what is known of its output."""
 
     def __init__(self) -> None:
-        self.explicit: set[int] = set()  # cuts by detach, .data or no_grad
-        self.stopped: set[int] = set()  # of these, those that are stopped gradients
-        self.straight_through: set[int] = set()
-        self._slopes: Any = WeakIdKeyDictionary()  # tensors that are 0 and carry a gradient
-        self._cuts: Any = WeakIdKeyDictionary()  # tensor -> the cuts in its value
-        self._sums: Any = WeakIdKeyDictionary()  # tensor -> the terms of the sum that it is
-        self._values = 0
-
-    def cuts(self, tensor: Tensor) -> Cuts:
-        """The cuts that `tensor` has in its value."""
-        found: Cuts = self._cuts.get(tensor, NONE)
-        return found
-
-    def mark(self, tensor: Tensor, cuts: Cuts) -> None:
-        """Say which cuts `tensor` has in its value; what it is a view of has them too."""
-        self._cuts[tensor] = cuts
-        if cuts and tensor._is_view() and tensor._base is not None:
-            self._cuts[tensor._base] = self.cuts(tensor._base) | cuts
+        self.sums = Sums()
+        self.straight_through = 0  # sites, one bit each
 
     def join(
         self,
-        op: str,
+        name: str,
         inputs: Sequence[Tensor],
         required: Sequence[bool],
-        before: Sequence[Cuts],
-        outputs: Sequence[Tensor],
+        values: Sequence[Value],
         carries: bool,
-    ) -> Cuts:
-        """The cuts in the value of the outputs, but for those that are there on purpose.
+        is_one: bool,
+        numbers: Cuts = NO_CUTS,
+    ) -> Value:
+        """What is known of the output.
 
         Args:
-            op: the bare name of the operation.
+            name: the bare name of the operation.
             inputs: its tensors.
             required: whether each of them carried a gradient.
-            before: the cuts that each of them had, before an operation in place.
-            outputs: what came out.
-            carries: whether any of that carries a gradient.
+            values: what was known of each, before an operation in place.
+            carries: whether the output carries a gradient.
+            is_one: whether the output has a single entry, as a term of a loss has.
+            numbers: cuts that come in as Python numbers.
         """
-        live, dead = NONE, NONE
-        for tensor, cuts, has_gradient in zip(inputs, before, required, strict=True):
-            if has_gradient and cuts & self.explicit and tensor.is_leaf:
-                cuts -= self.explicit  # detach().requires_grad_() starts anew, and says so
-            live, dead = (live | cuts, dead) if has_gradient else (live, dead | cuts)
-        live, dead = live - self.stopped, dead - self.stopped
-        if self._is_straight_through(op, inputs, outputs):
-            self.straight_through |= live | dead
-            return NONE
-        if carries and op not in _JOINING:
-            return live
-        if carries and (outputs[0].numel() > 1 or _SIGNS.get(op, (1, 1)) != (1, 1)):
-            self.stopped |= dead & self.explicit
-        return live | (dead - self.stopped)
+        out = Value()
+        live, dead = NO_CUTS, numbers
+        for value, needs, tensor in zip(values, required, inputs, strict=True):
+            out.every |= value.every
+            out.origin |= value.origin
+            lost = value.lost
+            if needs and lost and is_leaf(tensor):
+                # detach().requires_grad_() starts anew, and says so
+                lost = frozenset(cut for cut in lost if not cut.explicit)
+            if needs:
+                live |= lost
+                out.leaves |= value.leaves
+            else:
+                dead |= lost
+        out.take(numbers)
+        out.pure = bool(inputs) and all(
+            value.pure or (not needs and tensor.numel() == 1 and not value.origin)
+            for value, needs, tensor in zip(values, required, inputs, strict=True)
+        )
+        if self.sums.is_straight_through(name, inputs, values, out):
+            for cut in live | dead:
+                self.straight_through |= cut.site.bit
+            out.lost = NO_CUTS
+            return out
+        if live:
+            live = frozenset(cut for cut in live if not cut.stopped)
+        if dead:
+            dead = frozenset(cut for cut in dead if not cut.stopped)
+        if carries and name in PRODUCTS:  # an input of a layer is no term of the loss
+            out.lost = frozenset(cut for cut in live if cut.in_weights)
+        elif carries and name not in JOINING:
+            out.lost = live
+        else:
+            signs = SIGNS.get(name, (1, 1))
+            if carries and dead and (not is_one or signs != (1, 1)):
+                dead = self._beside_a_graph(name, inputs, values, dead, is_one)
+            out.lost = live | dead
+        return out
 
-    def _terms(self, tensor: Tensor) -> dict[tuple[int, bool], int]:
-        """`tensor` as a sum: (which value, whether its gradient flows) -> how many times."""
-        if tensor not in self._sums:
-            self._values += 1
-            self._sums[tensor] = {(self._values, tensor.requires_grad): 1}
-        terms: dict[tuple[int, bool], int] = self._sums[tensor]
-        return terms
+    def _beside_a_graph(
+        self,
+        name: str,
+        inputs: Sequence[Tensor],
+        values: Sequence[Value],
+        dead: Cuts,
+        is_one: bool,
+    ) -> Cuts:
+        """Without what is there on purpose: stopped gradients, targets, the floor in x - floor."""
+        if name in SIGNS:
+            if not is_one and SIGNS[name] != (1, 1):
+                dead_now = frozenset(cut for cut in dead if cut.in_weights)
+            else:
+                dead_now = self._without_own(inputs, values, dead)
+        else:
+            dead_now = dead
+        for cut in dead:
+            cut.stopped = cut.stopped or cut.explicit
+        return frozenset(cut for cut in dead_now if not cut.stopped)
 
-    def _is_straight_through(
-        self, op: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
-    ) -> bool:
-        """Whether the output is a sum in which soft - soft.detach() brings nothing but a slope.
+    def _without_own(self, inputs: Sequence[Tensor], values: Sequence[Value], dead: Cuts) -> Cuts:
+        """Without what was cut from a term of the same sum, as in x - x.floor()."""
+        if not any(cut.sources for cut in dead):
+            return dead
+        there = {
+            number
+            for tensor, value in zip(inputs, values, strict=True)
+            for number, flows in self.sums.terms(tensor, value)
+            if flows
+        }
+        return frozenset(cut for cut in dead if not cut.sources & there)
 
-        However it is written: hard + soft - soft.detach(), soft + (hard - soft).detach(), ...
-        """
-        if op in _DETACHES:
-            terms = self._terms(inputs[0])
-            self._sums[outputs[0]] = {(value, False): times for (value, _), times in terms.items()}
-            return False
-        if op in _SCALES and any(tensor in self._slopes for tensor in inputs):
-            self._slopes[outputs[0]] = True
-            return False
-        if op not in _SIGNS or len(inputs) != 2 or inputs[0].shape != inputs[1].shape:
-            return False
-        if any(tensor in self._slopes for tensor in inputs):
-            return True
-        total: dict[tuple[int, bool], int] = {}
-        for tensor, sign in zip(inputs, _SIGNS[op], strict=True):
-            for term, times in self._terms(tensor).items():
-                total[term] = total.get(term, 0) + sign * times
-        total = {term: times for term, times in total.items() if times}
-        if len(total) > _MOST_TERMS:
-            return False
-        self._sums[outputs[0]] = total
-        pairs = [v for (v, flows), n in total.items() if flows and total.get((v, False)) == -n]
-        if pairs and len(total) == 2 * len(pairs):
-            self._slopes[outputs[0]] = True
-        return bool(pairs)
+    def sources(self, inputs: Sequence[Tensor], values: Sequence[Value]) -> frozenset[int]:
+        """The terms of what goes into a cut."""
+        return frozenset(
+            number
+            for tensor, value in zip(inputs, values, strict=True)
+            for number, _ in self.sums.terms(tensor, value)
+        )
+
+    def cut(self, cut: Cut, out: Value) -> None:
+        """Write a new cut into what is known of its output."""
+        out.lost |= {cut}
+        out.every |= cut.site.bit
+        out.leaves = 0

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from saetools.gradients.nodes import nodes_behind
+from saetools.gradients.tracer import paused
+
 NO_PATH, ZERO, NOT_FINITE = "no path", "zero", "not finite"
 Cell = float | str
 
@@ -86,17 +89,39 @@ def gradient_reach(
         if term.numel() != 1 or term.is_complex():
             shape = f"{term.dtype}, shape {tuple(term.shape)}"
             raise ValueError(f"terms[{name!r}] must be a real scalar, got {shape}")
-    return Reach({name: _reach(term, named) for name, term in terms.items()})
+    with paused():  # a tracer around this is to see the user's backward passes, not these
+        return Reach({name: _reach(term, named) for name, term in terms.items()})
 
 
 def _reach(term: Tensor, named: Mapping[str, Tensor]) -> dict[str, Cell]:
     if not term.requires_grad:
         return dict.fromkeys(named, NO_PATH)
-    one = torch.ones_like(term)  # not term.sum(), which has no graph under no_grad
-    gradients = torch.autograd.grad(
-        term, list(named.values()), one, retain_graph=True, allow_unused=True
-    )
+    if any("CheckpointFunction" in node.name() for node in nodes_behind([term.grad_fn])):
+        gradients = _by_backward(term, list(named.values()))
+    else:
+        one = torch.ones_like(term)  # not term.sum(), which has no graph under no_grad
+        tensors = list(named.values())
+        found = torch.autograd.grad(term, tensors, one, retain_graph=True, allow_unused=True)
+        gradients = list(found)
     return {name: _judge(g) for name, g in zip(named, gradients, strict=True)}
+
+
+def _by_backward(term: Tensor, tensors: list[Tensor]) -> list[Tensor | None]:
+    """The gradients, by a backward pass whose every trace in .grad is taken away again.
+
+    A reentrant checkpoint hides what it holds from torch.autograd.grad.
+    """
+    behind = nodes_behind([term.grad_fn])
+    leaves = [*tensors, *(node.variable for node in behind if hasattr(node, "variable"))]
+    before = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    try:
+        term.backward(torch.ones_like(term), retain_graph=True)
+        return [tensor.grad for tensor in tensors]
+    finally:
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
 
 
 def _judge(gradient: Tensor | None) -> Cell:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from saetools.frequency import BatchMean
-from saetools.reuse.distributed import checked_mean, count_ranks, row_sums, with_share
+from saetools.reuse.distributed import add_up, checked_mean, row_sums, with_share
 
 Part = TypeVar("Part")
 
@@ -26,78 +26,61 @@ def backward_in_parts(
     """Add to the gradients what one backward pass through the loss of all parts together would.
 
     Two passes over the parts: one without a gradient, which gathers the means of the whole
-    batch, and one that uses them. The first leaves no trace: the second draws the same dropout
-    masks, and buffers, such as BatchNorm's statistics, are updated once. (Under
-    DistributedDataParallel, keep the buffers of the first process.)
+    batch, and one that uses them. Dropout draws the same masks in both, and buffers, such as
+    BatchNorm's statistics, are updated once. Returns the whole batch's loss, without a gradient.
 
     Args:
-        model: what `loss` calls. If it has a method no_sync, as DistributedDataParallel has,
-            the processes exchange gradients with the last part only.
+        model: what `loss` calls. Where it is a DistributedDataParallel, gradients are exchanged
+            with the last part only; keep the buffers of the first process.
         parts: the micro-batches, of equal size or not; kept in memory meanwhile.
         loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends
             each mean over rows, the error as well as the frequency, through
-            `batch_mean(mean, rows)`, which returns the mean over the rows of all parts;
-            `frequency_penalty(..., batch_mean=batch_mean)` does so. A weight decay goes through
-            it too, with the part's rows: it would count once per part otherwise. Random numbers
-            are drawn from torch alone.
-        backward: called with each part's loss, for instance `lambda loss:
-            scaler.scale(loss).backward()`.
-        group: the processes that share the batch, as for `over_ranks`. Their numbers of parts may
-            differ; a process that has no rows gives a part without rows.
-
-    Returns:
-        The loss of the whole batch, a scalar without a gradient.
+            `batch_mean(mean, rows)`; `frequency_penalty(..., batch_mean=batch_mean)` does so. A
+            weight decay goes through it too, with the part's rows, or it would count once per
+            part. Random numbers are drawn from torch alone.
+        backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
+        group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
+            no rows gives a part without rows.
 
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty
         >>> model = SparseAutoencoder(seed=0)
         >>> def loss(part, batch_mean):
-        ...     output = model(part)
-        ...     error = batch_mean((output.reconstruction - part).square().mean(), len(part))
-        ...     z = output.pre_activations
+        ...     x, _, z = model(part)
+        ...     error = batch_mean((x - part).square().mean(), len(part))
         ...     return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
-        >>> cost = backward_in_parts(model, torch.rand(100, 20).split(32), loss)
-        >>> cost.requires_grad, model.encoder[0].weight.grad.shape
-        (False, torch.Size([80, 20]))
+        >>> backward_in_parts(model, torch.rand(100, 20).split(32), loss).requires_grad
+        False
     """
     parts = list(parts)
     if not parts:
         raise ValueError("parts must hold at least one part: where there are no rows, an empty one")
-    ranks = count_ranks(group)
     no_sync = getattr(model, "no_sync", nullcontext)
+    sums: list[list[Tensor]] = [[] for _ in parts]
     with torch.no_grad(), _unchanged(model), no_sync():
-        sums = [_gathered(part, loss) for part in parts]
+        for part, of_part in zip(parts, sums, strict=True):
+            loss(part, partial(_gather, of_part))
     calls = [len(of_part) for of_part in sums]
-    if calls[0] == 0 or len(set(calls)) > 1:
-        raise RuntimeError(
-            f"loss must call batch_mean, and as often for each part, got {calls} calls"
-        )
-    totals = [torch.stack(of_parts).sum(0) for of_parts in zip(*sums, strict=True)]
-    if ranks > 1:  # one exchange for all of them, however many parts each process has
-        joined = torch.cat(totals)
-        dist.all_reduce(joined, group=group)
-        totals = list(joined.split([len(total) for total in totals]))
+    if min(calls) == 0 or len(set(calls)) > 1:
+        needed = "loss must call batch_mean, and as often for each part"
+        raise RuntimeError(f"{needed}, got {calls} calls")
+    own = [torch.stack(of_one).sum(0) for of_one in zip(*sums, strict=True)]  # of each mean
+    totals, ranks = add_up(own, group)
     for position, part in enumerate(parts, start=1):
         with nullcontext() if position == len(parts) else no_sync():
-            cost = loss(part, partial(_with_next, iter(totals), ranks))
+            cost = loss(part, partial(_share_next, iter(totals), ranks))
             backward(cost)
     return cost.detach()
 
 
-def _gathered(part: Part, loss: Callable[[Part, BatchMean], Tensor]) -> list[Tensor]:
-    """The `row_sums` of each mean that loss hands over, in its order."""
-    sums: list[Tensor] = []
-
-    def batch_mean(mean: Tensor, rows: int) -> Tensor:
-        mean = checked_mean(mean, rows)
-        sums.append(row_sums(mean, rows))
-        return mean
-
-    loss(part, batch_mean)
-    return sums
+def _gather(sums: list[Tensor], mean: Tensor, rows: int) -> Tensor:
+    """The first pass's batch_mean."""
+    mean = checked_mean(mean, rows)
+    sums.append(row_sums(mean, rows))
+    return mean
 
 
-def _with_next(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
+def _share_next(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
     """The second pass's batch_mean."""
     return with_share(checked_mean(mean, rows), ranks * rows, next(totals))
 
@@ -108,11 +91,7 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
     devices = {parameter.device for parameter in model.parameters()}
     cuda = [device for device in devices if device.type == "cuda"]
     mps = torch.mps.get_rng_state() if any(device.type == "mps" for device in devices) else None
-    buffers = [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = [(m, name, b) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
     with torch.random.fork_rng(cuda, device_type="cuda"):
         try:
             # Copies, as a buffer changed in place breaks a graph that has saved it.

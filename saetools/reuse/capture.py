@@ -8,49 +8,34 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-_COMPILED = (
-    ". A model that was compiled and called before it was captured does not see the Capture: "
-    "call torch.compiler.reset()"
-)
-
 
 class Capture:
-    """The outputs of named layers, from the latest call of a model.
+    """The outputs of named layers, from the latest call of a model, until the next one begins.
 
     It puts forward hooks on the model, which `remove()` or the end of a `with` block takes off
-    again. Outputs stay readable until the next call of the model begins. They are copies, in the
-    graph, so that an activation that works in place does not overwrite them.
+    again. Outputs are copies, in the graph, which no activation that works in place overwrites.
 
     Args:
-        model: the module that you call, as `model(x)`; what runs outside of such a call
-            (`model.forward(x)`, `model.encoder(x)`) or in a copy of the model is not captured.
-        layers: the names of one or more of its modules, as in `model.named_modules()`. A
-            pre-activation is what the layer before the ReLU returns. One that no module returns
-            gets a name by sending it through an `nn.Identity`.
-        select: what to take of a layer's output where that is no tensor. An `nn.LSTM` returns
-            (output, state): `select=lambda returned: returned[0]`.
+        model: what you call as `model(x)`; nothing is captured of `model.forward(x)`,
+            `model.encoder(x)` or a copy of the model.
+        layers: one or more names of its modules, as in `model.named_modules()`. A pre-activation
+            that no module returns gets a name by sending it through an `nn.Identity`.
+        select: what to take of an output that is no tensor. An `nn.LSTM` returns (output, state):
+            `select=lambda returned: returned[0]`.
 
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
-    `"_orig_mod.encoder.4"` in what torch.compile returns; the model inside keeps its own names. A
-    compiled model is captured without a graph break, from before its first call on; reading a
-    Capture that comes later may raise. Activation checkpointing needs `use_reentrant=False`.
+    `"_orig_mod.encoder.4"` in what torch.compile returns. Capture a compiled model before its first
+    call; later may be too late, and then reading raises. Activation checkpointing needs
+    `use_reentrant=False`.
 
     Example:
         >>> from saetools import frequency_penalty
         >>> model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(inplace=True), nn.Linear(8, 20))
-        >>> captured = Capture(model, "0")
         >>> x = torch.rand(100, 20)
-        >>> loss = (model(x) - x).square().mean()
+        >>> with Capture(model, "0") as captured:
+        ...     loss = (model(x) - x).square().mean()
         >>> loss = loss + frequency_penalty(captured["0"], rho=0.2)
         >>> loss.backward()
-        >>> captured.remove()
-
-        Several layers, while a block lasts:
-
-        >>> with Capture(model, "0", "2") as captured:
-        ...     output = model(x)
-        >>> {name: tuple(captured[name].shape) for name in captured.layers}
-        {'0': (100, 8), '2': (100, 20)}
     """
 
     def __init__(
@@ -61,13 +46,12 @@ class Capture:
         if select is not None and not callable(select):
             raise TypeError(f"select must be a function, got {type(select).__name__}")
         modules = dict(model.named_modules(remove_duplicate=False))
-        _check_layers(layers, modules)
+        _check_names(layers, modules)
         self.layers = tuple(dict.fromkeys(layers))
-        self._select = select
+        self._select = select or (lambda output: output)
         self._runs: dict[str, list[Tensor]] = {}  # of the latest call of the model
-        self._running = False
-        self._differentiable = False  # whether that call builds a graph
-        self._cut: set[str] = set()  # the layers that ran outside of it
+        self._cut: set[str] = set()  # the layers that ran in it outside of its graph
+        self._builds_graph: bool | None = None  # None between calls
         self._handles = [model.register_forward_pre_hook(self._begin)]
         for name in self.layers:
             store = partial(self._store, name)
@@ -75,12 +59,7 @@ class Capture:
         self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def __getitem__(self, layer: str) -> Tensor:
-        """The output of `layer` in the latest call of the model.
-
-        Raises:
-            RuntimeError: if the layer did not run, ran more than once (see `runs`), or ran
-                without a gradient inside a call with one and is read where gradients are on.
-        """
+        """The output of a `layer` that ran once in the latest call of the model."""
         runs = self.runs(layer)
         if len(runs) > 1:
             raise RuntimeError(
@@ -93,13 +72,12 @@ class Capture:
         """The outputs of a `layer` that may run more than once in a call of the model, in order."""
         if layer not in self.layers:
             raise KeyError(f"layer {layer!r} is not captured, but {_listed(self.layers)}")
-        if not self._runs:
+        if not self._runs.get(layer):
             raise RuntimeError(
-                f"layer {layer!r} has no output yet: call the model, as model(x), first. Neither "
-                f"model.forward(x) nor a call of a part of the model counts{_COMPILED}"
+                f"layer {layer!r} did not run in the model's latest call, as model(x). Neither "
+                "model.forward(x) nor a call of a part counts, and a model that was compiled and "
+                "called before does not see the Capture: call torch.compiler.reset()"
             )
-        if not self._runs[layer]:
-            raise RuntimeError(f"layer {layer!r} did not run in the model's latest call{_COMPILED}")
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(
                 f"layer {layer!r} ran without a gradient inside the model: a penalty on it would "
@@ -120,52 +98,46 @@ class Capture:
         self.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy of the model brings a copy of its hooks, which shall store nothing.
+        # In a copy of the model: its hooks shall store nothing.
         return self.__dict__ | {"layers": (), "_select": None, "_runs": {}, "_handles": []}
 
     def _begin(self, _model: nn.Module, _args: Any) -> None:
         self._runs = {name: [] for name in self.layers}
-        self._running, self._differentiable = True, torch.is_grad_enabled()
-        self._cut = set()
+        self._cut, self._builds_graph = set(), torch.is_grad_enabled()
 
     def _store(self, name: str, _layer: nn.Module, _args: Any, output: Any) -> None:
         if name not in self.layers:
             return
-        # Stored or not: a checkpoint's second run must do what its first did.
-        if self._select is not None:
-            output = self._select(output)
+        output = self._select(output)  # in a checkpoint's second run as in its first
         if not isinstance(output, Tensor):
-            what = "the output" if self._select is None else "what select takes"
             raise TypeError(
-                f"{what} of layer {name!r} must be a torch.Tensor, got {type(output).__name__}: "
-                "say what to take, for instance select=lambda returned: returned[0]"
+                f"what is taken of layer {name!r} must be a torch.Tensor, got "
+                f"{type(output).__name__}: say what, as in select=lambda returned: returned[0]"
             )
-        if self._running:
+        if self._builds_graph is not None:
             self._runs[name].append(output.clone())
-            if self._differentiable and not torch.is_grad_enabled():
+            if self._builds_graph and not torch.is_grad_enabled():
                 self._cut.add(name)
 
     # Arguments in one tuple, as torch.compile reads the .grad of a named output, which warns.
     def _end(self, *_model_args_output: Any) -> None:
-        self._running = False
+        self._builds_graph = None
 
 
-def _check_layers(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> None:
+def _check_names(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> None:
     if not layers:
         raise ValueError("layers must name at least one module of the model, got none")
     for name in layers:
         if not isinstance(name, str):
-            raise TypeError(
-                f"layers must be names, each a str, got {type(name).__name__}: several are given "
-                "as Capture(model, 'encoder.2', 'encoder.4')"
-            )
+            kind = type(name).__name__
+            raise TypeError(f"layers must be names, as in Capture(model, 'a', 'b'), got {kind}")
         if name not in modules:
             within = [other for other in modules if other.endswith(f".{name}")]
             near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
             meant = f"did you mean {_listed(near)}? " if near else ""
+            it_has = f"It has {_listed(filter(None, modules))}"
             raise ValueError(
-                f"layers must be names of modules of the model, got {name!r}: {meant}"
-                f"It has {_listed(filter(None, modules))}"
+                f"layers must name modules of the model, got {name!r}: {meant}{it_has}"
             )
 
 

@@ -1,8 +1,8 @@
 """The mean over a whole batch, in value and gradient, where its rows lie on several processes.
 
-A penalty f of a batch mean q is not the mean of f over parts of the batch. With n_m of the N rows
-in part m, q = sum_m (n_m / N) q_m, and the gradient is f'(q) sum_m (n_m / N) dq_m: each part needs
-the value of the whole, and its own gradient times its share.
+With n_m of the N rows in part m, the mean is q = sum_m (n_m / N) q_m, and a penalty f of it has the
+gradient f'(q) sum_m (n_m / N) dq_m: each part needs the value of the whole, and its own gradient
+times its share.
 """
 
 import torch
@@ -15,21 +15,16 @@ from saetools.data.checks import check_count, check_tensor
 def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = None) -> Tensor:
     """The mean over the rows of all processes, from the mean over the rows of this one.
 
-    Its value is the same on every process, to the last bit. Its gradient is this process's
-    share of the whole one, times the number of processes, because DistributedDataParallel and
-    FSDP then average gradients over them. If you add gradients up yourself, divide by that number.
-
-    It is a collective call: every process of the group makes it, as often and in the same
-    order, or the others wait. Without an initialised torch.distributed it returns the mean.
+    Its value is the same on every process, to the last bit. Its gradient is this process's share
+    of the whole one, times the number of processes, because DistributedDataParallel and FSDP then
+    average gradients. Every process of the group makes the call, as often and in the same order,
+    or the others wait. Without an initialised torch.distributed it returns the mean.
 
     Args:
-        mean: a frequency (..., L), a reconstruction error () or another mean over rows; of the
-            same shape, dtype and kind of device on all processes.
-        rows: how many rows this mean is over; 0 on a process that has none.
+        mean: a frequency (..., L), a reconstruction error () or another mean over rows, alike in
+            shape, dtype and kind of device on all processes. It is returned in float32 or better.
+        rows: how many this process has; 0 if none, and its mean counts for nothing.
         group: the processes that share the batch; None for all of them.
-
-    Returns:
-        The shape of mean, float32 or better; 0 if no process has a row.
 
     Example:
         >>> error = torch.tensor([1.0, 4.0]).mean()
@@ -37,22 +32,8 @@ def over_ranks(mean: Tensor, rows: int, *, group: "dist.ProcessGroup | None" = N
         tensor(2.5000)
     """
     mean = checked_mean(mean, rows)
-    ranks = count_ranks(group)
-    if ranks == 1:
-        return mean
-    totals = row_sums(mean, rows)
-    dist.all_reduce(totals, group=group)
-    return with_share(mean, ranks * rows, totals)
-
-
-def count_ranks(group: "dist.ProcessGroup | None") -> int:
-    """Number of processes of the group, 1 where there is none."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 1
-    ranks = dist.get_world_size(group)
-    if ranks < 1:
-        raise ValueError("group must hold this process, got one that does not")
-    return ranks
+    [totals], ranks = add_up([row_sums(mean, rows)], group)
+    return mean if ranks == 1 else with_share(mean, ranks * rows, totals)
 
 
 def checked_mean(mean: Tensor, rows: int) -> Tensor:
@@ -68,11 +49,22 @@ def row_sums(mean: Tensor, rows: int) -> Tensor:
     return torch.cat([sums, sums.new_full((1,), rows)])
 
 
-def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
-    """The mean of the batch whose added-up `row_sums` are given, with this part's gradient.
+def add_up(sums: list[Tensor], group: "dist.ProcessGroup | None") -> tuple[list[Tensor], int]:
+    """`row_sums` added up over the processes in one exchange, and the number of processes."""
+    ranks = dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+    if ranks < 1:
+        raise ValueError("group must hold this process, got one that does not")
+    if ranks > 1:
+        joined = torch.cat(sums)
+        dist.all_reduce(joined, group=group)
+        sums = list(joined.split([len(each) for each in sums]))
+    return sums, ranks
 
-    The gradient is that of mean * rows / the batch's rows; the value is that of the running
-    sums, where they are given.
+
+def with_share(mean: Tensor, rows: int, batch: Tensor, running: Tensor | None = None) -> Tensor:
+    """The batch's mean, from its added-up `row_sums`, with the gradient of mean * rows / its rows.
+
+    The value is that of the running sums, where they are given.
     """
     tiny = torch.finfo(batch.dtype).tiny  # in place of 0 rows: 0 / tiny is 0
     own = mean * (rows / batch[-1].clamp(min=tiny)).to(mean.dtype)

@@ -14,19 +14,15 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
 
     Args:
         pre_activations: at least two dims, of which one is the units.
-        units_dim: which one; negative counts from the end.
-        mask: bool, True where a place counts, False where it is padding: the dims of
-            pre_activations without the units', each of the same size or 1. For lengths (B,) of
-            sequences it is `torch.arange(T) < lengths[:, None]`; the padding masks of torch.nn's
-            attention say the opposite, ~mask.
+        mask: bool, True where a place counts: the dims of pre_activations without the units', each
+            of the same size or 1. The padding masks of torch.nn's attention say the opposite.
 
     Returns:
         (rows, L), in the order of the dims. What the mask leaves out, NaN included, reaches
         neither the value nor the gradient, and torch.compile breaks the graph at a mask.
 
     Example:
-        >>> maps = torch.randn(8, 3, 5, 5)
-        >>> pool_rows(maps, units_dim=1).shape
+        >>> pool_rows(torch.randn(8, 3, 5, 5), units_dim=1).shape
         torch.Size([200, 3])
         >>> sequences, lengths = torch.randn(4, 10, 3), torch.tensor([10, 7, 2, 1])
         >>> pool_rows(sequences, units_dim=-1, mask=torch.arange(10) < lengths[:, None]).shape
@@ -44,13 +40,11 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
         raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must have the dtype torch.bool, got {mask.dtype}: use mask.bool()")
-    shape = places.shape[:-1]
-    if mask.ndim != len(shape) or any(
-        size not in (1, needed) for size, needed in zip(mask.shape, shape, strict=True)
-    ):
+    shape, found = tuple(places.shape[:-1]), tuple(mask.shape)
+    if len(found) != len(shape) or any(n not in (1, m) for n, m in zip(found, shape, strict=True)):
         raise ValueError(
             "mask must have the dims of pre_activations without the units', each of the same size "
-            f"or 1: {tuple(shape)}, got {tuple(mask.shape)}"
+            f"or 1: {shape}, got {found}"
         )
     counted = mask.expand(shape).to(rows.device).flatten().nonzero().squeeze(1)
     if len(counted) == 0:

@@ -4,7 +4,7 @@ The format is safetensors: a JSON header, then plain numbers (`pip install "saet
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,6 @@ from saetools.training.files import FilePath, checked_path, write_atomically
 from saetools.training.models import SparseAutoencoder
 
 _FORMAT = 1  # to be raised when an older reader would misunderstand a file
-_KEY = "saetools"  # of the description, in the file's metadata
 _OUTPUTS: dict[str, Callable[[], Any]] = {  # what makes the function of each name
     "sigmoid": lambda: torch.sigmoid,
     "relu": lambda: torch.relu,
@@ -26,41 +25,30 @@ _OUTPUTS: dict[str, Callable[[], Any]] = {  # what makes the function of each na
 
 
 def save(model: SparseAutoencoder, path: FilePath) -> None:
-    """Write a model to a file, from which `load` makes it again.
+    """Write a model of finite weights to a file, from which `load` makes it again.
 
-    The file appears whole or not at all: if writing fails, an older one at `path` stays as it
-    was. Not kept: which parameters learn, training or evaluation mode, hooks.
+    Its output function is torch.sigmoid, torch.relu, torch.tanh or nn.Identity(). The file appears
+    whole or not at all: if writing fails, an older one stays as it was. Not kept: which parameters
+    learn, training or evaluation mode, hooks.
 
     For any other module, a subclass included, there is safetensors.torch.save_model(model, path),
     and load_model(model, path), which fills a module that you have made; layers may share weights.
 
-    Args:
-        model: its output function is torch.sigmoid, torch.relu, torch.tanh or nn.Identity().
-        path: in a folder that exists.
-
-    Raises:
-        TypeError, ValueError: if `load` could not make the model again, or a weight is not finite.
-
     Example:
-        >>> import tempfile, pathlib
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "model.safetensors")
-        ...     save(SparseAutoencoder((20, 8), torch.tanh), path)
-        ...     model = load(path)
+        ...     save(SparseAutoencoder((20, 8), torch.tanh), f"{folder}/model.safetensors")
+        ...     model = load(f"{folder}/model.safetensors")
         >>> model.sizes, model.output.__name__
         ((20, 8), 'tanh')
     """
-    otherwise = "use safetensors.torch.save_model"
+    remedy = "use safetensors.torch.save_model"
     if type(model) is not SparseAutoencoder:
-        kind = type(model).__name__
-        raise TypeError(f"model must be a SparseAutoencoder, got {kind}: {otherwise}")
+        raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     output = model.output
     names = [n for n, make in _OUTPUTS.items() if output is make() or type(output) is make]
     if not names:
-        raise ValueError(
-            "output must be torch.sigmoid, torch.relu, torch.tanh or torch.nn.Identity() to be "
-            f"saved by its name, got {output!r}: {otherwise}"
-        )
+        raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}: {remedy}")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     about = {"format": _FORMAT, "sizes": model.sizes, "output": names[0], "dtype": dtype}
     # Copies, as the format knows neither strides nor shared memory.
@@ -68,28 +56,17 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in (*model.named_parameters(), *model.named_buffers())
     }
-    _made("model", weights, about, remedy=otherwise)
-    write_atomically(path, _safetensors().torch.save(weights, {_KEY: json.dumps(about)}))
+    _made("model", weights, about, remedy)
+    write_atomically(path, _safetensors().torch.save(weights, {"saetools": json.dumps(about)}))
 
 
 def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseAutoencoder:
     """The model that `save` has written, with its dtype, in training mode.
 
-    Args:
-        path: as given to `save`.
-        device: where to put the model; None for torch's default device.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is damaged, or was written by something else or by a newer saetools.
-
-    Example:
-        >>> load("no_such_file.safetensors")
-        Traceback (most recent call last):
-        FileNotFoundError: [Errno 2] No such file or directory: 'no_such_file.safetensors'
+    It is on the given device, or torch's default one. A file that is damaged, or was written by
+    something else or by a newer saetools, is a ValueError.
     """
-    safetensors = _safetensors()
-    data = checked_path(path).read_bytes()
+    safetensors, data = _safetensors(), checked_path(path).read_bytes()
     try:
         with torch.device("cpu"):  # whatever the default device
             weights = safetensors.torch.load(data)
@@ -98,7 +75,7 @@ def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseA
         raise ValueError(f"{path} is no complete safetensors file: {reason}") from None
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        about = dict(json.loads(header["__metadata__"][_KEY]))
+        about = dict(json.loads(header["__metadata__"]["saetools"]))
     except (KeyError, TypeError, ValueError, RecursionError):
         about = {}
     if (found := about.get("format")) != _FORMAT:
@@ -106,33 +83,27 @@ def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseA
             f"{path} must be of saetools' format {_FORMAT}, got {found!r}: update saetools, or, if "
             "saetools.save has not written it, use safetensors.torch.load_model"
         )
-    model = _made(str(path), weights, about, remedy="save the model again")
+    model = _made(str(path), weights, about, "save the model again")
     return model.to(torch.empty(0).device if device is None else device)
 
 
-def _made(
-    source: str, weights: dict[str, Tensor], about: Mapping[str, Any], *, remedy: str
-) -> SparseAutoencoder:
+def _made(source: str, weights: dict[str, Tensor], about: Any, remedy: str) -> SparseAutoencoder:
     """The model of this description, with these weights, if they are what it has."""
     try:
         output, dtype = _OUTPUTS[about["output"]](), getattr(torch, about["dtype"])
         with torch.device("meta"):  # takes neither memory nor random numbers
             model = SparseAutoencoder(about["sizes"], output).to(dtype)
+        model.load_state_dict(weights, assign=True)
+        if (found := {value.dtype for value in weights.values()}) != {dtype}:
+            raise TypeError(f"weights of {found}, not {dtype}")
     except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as e:
-        raise ValueError(f"{source} does not say how to make the model: {e!r}") from None
-    found, expected = (
-        {name: f"{tuple(value.shape)} of {value.dtype}" for name, value in held.items()}
-        for held in (weights, model.state_dict())
-    )
-    for name in sorted(found.keys() | expected):
-        got, wanted = (held.get(name, "nothing") for held in (found, expected))
-        if got != wanted:
-            raise ValueError(
-                f"{source} must have the layers that its sizes {tuple(model.sizes)} say, none of "
-                f"them shared: {name!r} is to be {wanted}, got {got}: {remedy}"
-            )
-        check_finite(f"{name} in {source}", weights[name])
-    model.load_state_dict(weights, assign=True)
+        reason = " ".join(f"{type(e).__name__}, {e}".split())
+        raise ValueError(
+            f"{source} must be a SparseAutoencoder with the layers that its sizes say, none of "
+            f"them shared: {remedy} ({reason})"
+        ) from None
+    for name, value in weights.items():
+        check_finite(f"{name} in {source}", value)
     return model
 
 
@@ -140,7 +111,5 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError(
-            'saving and loading need safetensors: pip install "saetools[saving]"'
-        ) from error
+        raise ImportError('safetensors is missing: pip install "saetools[saving]"') from error
     return safetensors

@@ -3,13 +3,11 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.optim import Optimizer
 
 from saetools.data.checks import check_count, check_number
 from saetools.training import bookkeeping as books
@@ -20,7 +18,6 @@ from saetools.training.rows import check_rows, rows_of_batches
 from saetools.training.stacking import stack, unstack
 
 _Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
-_LARGEST_RATE = 1e6  # Adam computes with the largest rate of all: it must not overflow for others
 
 
 def train_ensemble(
@@ -31,7 +28,7 @@ def train_ensemble(
     steps: int,
     weight: books.Weight = 1.0,
     batch_size: int = 128,
-    lr: float | Sequence[float] = 1e-3,
+    lr: float = 1e-3,
     scheduler: books.Scheduler | None = None,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
@@ -54,8 +51,6 @@ def train_ensemble(
             torch.nn.Linear layers. They may start from any weights. Hooks are not called.
         penalty: takes the members' Output and returns a tensor (N,).
         weight: for all members; one per member belongs in the penalty, as a tensor (N,).
-        lr: at most 1e6, one for all or one per member.
-        scheduler: scales the rate of every member alike, from the largest.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
         observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
         compile: use torch.compile. The first step then takes up to a minute, and needs a C++
@@ -78,7 +73,7 @@ def train_ensemble(
         torch.Size([5, 3])
     """
     call = dict(locals())
-    rates, seeds = check_ensemble(**call)
+    seeds = check_ensemble(**call)
     members, x, ensemble = (len(models),), x.detach(), stack(models)
     trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
 
@@ -95,16 +90,15 @@ def train_ensemble(
         return error.detach(), cost.detach(), gradients
 
     step_at = _compiled(gradients_at) if compile else gradients_at
-    optimizer = torch.optim.Adam(ensemble.parameters(), lr=max(rates), fused=True)
+    optimizer = torch.optim.Adam(ensemble.parameters(), lr=lr, fused=True)
     keeper, each_step = books.bookkeeping(ensemble, optimizer, call)
-    adam_step = _step_of(optimizer, ensemble, rates)  # as the scheduler counts it, if there is one
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
         factor = x.new_tensor(books.weight_at(weight, step / steps))
         error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
             parameter.grad = None if gradient is None else gradient.contiguous()
-        adam_step()
+        optimizer.step()
         keeper.errors.append(error[None])
         keeper.penalties.append(cost[None])
     unstack(ensemble, models)
@@ -117,56 +111,26 @@ def check_ensemble(
     *,
     models: Sequence[SparseAutoencoder],
     x: Tensor,
-    lr: float | Sequence[float] = 1e-3,
+    lr: float,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     **settings: Any,
-) -> tuple[list[float], list[int]]:
-    """Raise for an argument that is wrong; otherwise the members' learning rates and seeds."""
+) -> list[int]:
+    """Raise for an argument that is wrong; otherwise the members' seeds."""
     check_rows(x, value_range, stack(models))
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
+    check_number("lr", lr, above=0)
     books.check_loop(x=x, **settings)
-    count = len(models)
-    orders = _per_member("seeds", range(count) if seeds is None else seeds, count)
-    rates = [lr] * count if isinstance(lr, Real) else _per_member("lr", lr, count)
-    for rate in rates:
-        if check_number("lr", rate, above=0) > _LARGEST_RATE:
-            raise ValueError(f"lr must be at most {_LARGEST_RATE:g}, got {rate}")
-    seeds = [check_count("seeds", seed, minimum=0) for seed in orders]
-    return [float(rate) for rate in rates], seeds
-
-
-def _per_member(name: str, values: Any, count: int) -> list[Any]:
-    values = values.tolist() if isinstance(values, Tensor) else values
-    if not isinstance(values, Iterable):
-        raise TypeError(f"{name} must hold one value per member, {count}, got {values!r}")
-    members = list(values)
-    if len(members) != count:
-        raise ValueError(f"{name} must hold one value per member, {count}, got {len(members)}")
-    return members
-
-
-def _step_of(
-    optimizer: Optimizer, ensemble: nn.Module, rates: Sequence[float]
-) -> Callable[[], Any]:
-    """The optimizer's step, at each member's share of the largest rate.
-
-    Adam's update is proportional to its rate, and the optimizer takes one rate for all members.
-    """
-    if len(set(rates)) == 1:
-        return optimizer.step
-    parameters = list(ensemble.parameters())  # (N, ., .) each
-    share = parameters[0].new_tensor([rate / max(rates) for rate in rates])[:, None, None]
-
-    @torch.no_grad()
-    def step() -> None:
-        before = [parameter.clone() for parameter in parameters]
-        optimizer.step()
-        for parameter, old in zip(parameters, before, strict=True):
-            parameter.copy_(old.lerp(parameter, share))
-
-    return step
+    if seeds is None:
+        return list(range(len(models)))
+    orders = seeds.tolist() if isinstance(seeds, Tensor) else seeds
+    if not isinstance(orders, Iterable):
+        raise TypeError(f"seeds must hold one value per member, {len(models)}, got {seeds!r}")
+    orders = [check_count("seeds", seed, minimum=0) for seed in orders]
+    if len(orders) != len(models):
+        raise ValueError(f"seeds must hold one value per member, {len(models)}, got {len(orders)}")
+    return orders
 
 
 def _compiled(step: _Step) -> _Step:

@@ -29,12 +29,9 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
-        seed: draws the weights, and leaves the global random state alone; None draws them from
-            the global random state, as torch.nn.Linear does.
-        device: where the weights are to be, the same ones on each.
-
-    Shape: x (..., B, D) -> Output(reconstruction (..., B, D), latents (..., B, L),
-    pre_activations (..., B, L)).
+        seed: decides the weights, the same on each device; None draws them from the global
+            random state, which is left alone otherwise.
+        device: where the weights are to be.
 
     Example:
         >>> model = SparseAutoencoder(seed=0)

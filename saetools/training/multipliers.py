@@ -16,15 +16,14 @@ class FrequencyMultipliers:
     is at rho: no weight decides how near it comes. Make a new one for each training.
 
     Args:
-        rho: target frequency, in (0, 1); a tensor is broadcast against the units.
+        rho, temperature: as for `frequency_penalty`.
         rate: how fast a multiplier follows its unit, > 0.
         damping: >= 0; without any, multipliers and frequencies swing ever further.
-        temperature: as for `frequency_penalty`.
-        batch_mean: as for `frequency_penalty`: with `over_ranks` the multipliers are the same on
-            every process. Not for `backward_in_parts`, which would move them twice per part.
+        batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move
+            the multipliers twice per part.
 
-    Source: gradient descent and ascent on the augmented Lagrangian, Hestenes 1969 and Powell
-    1969, the multiplier updated at each step.
+    Source: the augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier updated at
+    each step.
 
     Example:
         >>> constraint = FrequencyMultipliers(rho=0.2)

@@ -37,27 +37,24 @@ class GlobalRandomStates:
         self._set({name: state for name, state in self._found.items() if name not in drawn})
 
     def _now(self) -> dict[str, Any]:
-        numpy_state: Any = np.random.get_state()  # noqa: NPY002
-        kind, keys, *rest = numpy_state
-        states: dict[str, Any] = {
+        legacy: Any = np.random.get_state()  # noqa: NPY002
+        states = {
             "Python": random.getstate(),
-            "NumPy": (kind, keys.tolist(), *rest),
+            "NumPy": (legacy[0], legacy[1].tolist(), *legacy[2:]),
         }
-        states["torch"] = torch.get_rng_state()
         if self._device.type not in ("cpu", "meta"):
             module, where = self._accelerator()
-            states[self._device.type] = module.get_rng_state(**where)
-        return states
+            states["accelerator"] = module.get_rng_state(**where)
+        return {**states, "Python": random.getstate(), "torch": torch.get_rng_state()}
 
     def _set(self, states: dict[str, Any]) -> None:
-        setters: dict[str, Any] = {"Python": random.setstate, "NumPy": np.random.set_state}
-        setters["torch"] = torch.set_rng_state
+        setters = {"Python": random.setstate, "NumPy": np.random.set_state}
         for name, state in states.items():
-            if name in setters:
-                setters[name](state)
-            else:
+            if name == "accelerator":
                 module, where = self._accelerator()
                 module.set_rng_state(state, **where)
+            else:
+                setters.get(name, torch.set_rng_state)(state)
 
     def _accelerator(self) -> tuple[Any, dict[str, Any]]:
         module = getattr(torch, self._device.type)

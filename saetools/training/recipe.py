@@ -27,7 +27,7 @@ class RecipeOptions(TypedDict, total=False):
 
     steps: int  # of both phases together, 4 or more; 3500 by default
     weight: Weight  # 0.2 by default
-    lr: float | Sequence[float]  # the largest learning rate; 1.5e-3 by default
+    lr: float  # the largest learning rate; 1.5e-3 by default
     batch_size: int
     seeds: Sequence[int] | None
     value_range: tuple[float, float] | None
@@ -134,8 +134,15 @@ def learn_shift_hold(
             for model in models:
                 target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
         given["checkpoint"] = _of_phase("hold", file, known_by)
-        with _frozen([model.encoder for model in models]):
+        encoders = [weight for model in models for weight in model.encoder.parameters()]
+        learnable = [weight for weight in encoders if weight.requires_grad]
+        try:
+            for weight in learnable:
+                weight.requires_grad_(False)
             held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
+        finally:
+            for weight in learnable:
+                weight.requires_grad_(True)
     return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
@@ -186,16 +193,3 @@ def _as_they_were_on_error(models: Sequence[nn.Module]) -> Iterator[None]:
             for weight, old in zip(weights, before, strict=True):
                 weight.copy_(old)
         raise
-
-
-@contextmanager
-def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Keep their parameters from training."""
-    learnable = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in learnable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learnable:
-            parameter.requires_grad_(True)

@@ -15,24 +15,19 @@ _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
     """Endless mini-batches of the rows of x, in a new random order each epoch.
 
-    Rows are gathered for many batches at a time. The last batch of an epoch may be smaller.
-
     Args:
         x: (rows, ...), at least one row; it stays on its device and gets no gradient.
-        batch_size: rows per batch.
+        batch_size: rows per batch; the last one of an epoch may have fewer.
         seed: decides the order; the global random state is not used.
         skip: how many batches to leave out at the beginning, without reading their rows.
-
-    Returns:
-        An iterator over tensors of shape (batch_size, ...).
 
     Example:
         >>> stream = batches(torch.arange(3), 2, seed=0)
         >>> [len(next(stream)) for _ in range(4)]
         [2, 1, 2, 1]
     """
-    batch_size = check_count("batch_size", batch_size)
-    seed = check_count("seed", seed, minimum=0)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, minimum=0)
     check_count("skip", skip, minimum=0)
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
@@ -41,22 +36,8 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
     return _shuffled(x.detach(), batch_size, seed, skip)
 
 
-def row_orders(x: Tensor, *, seed: int, batch_size: int, skip: int = 0) -> Iterator[Tensor]:
-    """The order (rows,) in which `batches` takes the rows of x, epoch by epoch, without end.
-
-    The first order lacks what is skipped of its epoch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    epochs, batches_of_epoch = divmod(skip, math.ceil(len(x) / batch_size))
-    for epoch in itertools.count():
-        order = torch.randperm(len(x), generator=generator, device="cpu")
-        if epoch >= epochs:
-            start = batches_of_epoch * batch_size if epoch == epochs else 0
-            yield order[start:].to(x.device)
-
-
 def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
-    for order in row_orders(x, seed=seed, batch_size=batch_size, skip=skip):
+    for order in _orders(x, batch_size, seed, skip):
         for part in order.split(_BATCHES_GATHERED * batch_size):
             yield from x[part].split(batch_size)
 
@@ -65,10 +46,20 @@ def rows_of_batches(
     x: Tensor, batch_size: int, seeds: Sequence[int], skip: int = 0
 ) -> Iterator[Tensor]:
     """Numbers of rows (N, B): for each seed those that `batches` would take."""
-    orders = [row_orders(x, seed=seed, batch_size=batch_size, skip=skip) for seed in seeds]
-    for order in zip(*orders, strict=True):
-        for part in torch.stack(order).split(batch_size, dim=1):
+    for orders in zip(*(_orders(x, batch_size, seed, skip) for seed in seeds), strict=True):
+        for part in torch.stack(orders).split(batch_size, dim=1):
             yield part.contiguous()
+
+
+def _orders(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
+    """The order (rows,) of each epoch; the first lacks what is skipped of it."""
+    generator = torch.Generator().manual_seed(seed)
+    epochs, batches_of_epoch = divmod(skip, math.ceil(len(x) / batch_size))
+    for epoch in itertools.count():
+        order = torch.randperm(len(x), generator=generator, device="cpu")
+        if epoch >= epochs:
+            start = batches_of_epoch * batch_size if epoch == epochs else 0
+            yield order[start:].to(x.device)
 
 
 def streamed(

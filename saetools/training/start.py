@@ -23,11 +23,7 @@ def initialise_for_frequency_(
     Args:
         model: changed in place, and returned.
         x: (B, D), many training rows, on the model's device.
-        rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
-        tolerance: how far from rho a unit may start, in (0, 1).
-
-    Raises:
-        ValueError: if a unit cannot reach rho: see target_frequency_.
+        rho, tolerance: as for `target_frequency_`.
 
     Example:
         >>> from saetools import activation_frequency

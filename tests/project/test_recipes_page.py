@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SECTION = re.compile(r"^## (.+?)\n(?:(?!^## ).)*?^```python\n(.+?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = dict(SECTION.findall((DOCS / "recipes.md").read_text("utf-8")))

@@ -273,6 +273,7 @@ def process(rank, ranks, folder):
     every = cases(ranks) | naive_cases(ranks)
     found = {name: in_parts(case, rank) for name, case in every.items()}
     torch.save((found, other_facts(rank, ranks)), folder / f"{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -150,8 +150,8 @@ def test_a_call_that_fails_does_not_leave_the_next_one_astray(model, x):
     ("layers", "error", "message"),
     [
         ((), ValueError, "layers must name at least one module of the model, got none"),
-        ((["encoder.0"],), TypeError, "layers must be names, each a str, got list: several are"),
-        ((2,), TypeError, "layers must be names, each a str, got int"),
+        ((["encoder.0"],), TypeError, r"layers must be names, as in .* 'b'\), got list"),
+        ((2,), TypeError, "layers must be names, .*, got int"),
         (("encoder.4",), ValueError, r"got 'encoder\.4': did you mean .*'encoder\.2'.*\? It has"),
         (
             ("encodr",),
@@ -183,7 +183,7 @@ def test_other_arguments_are_checked(model):
 
 def test_reading_what_is_not_there_is_an_error(model, x):
     captured = Capture(model, "encoder.0", "encoder.2")
-    with pytest.raises(RuntimeError, match=r"'encoder\.0' has no output yet: call the model"):
+    with pytest.raises(RuntimeError, match=r"'encoder\.0' did not run in the model's latest call"):
         captured["encoder.0"]
     model.encoder(x)
     model.forward(x)
@@ -240,7 +240,7 @@ def test_of_an_output_that_is_no_tensor_the_part_to_take_is_said(x):
     ):
         model(sequences)
     with (
-        pytest.raises(TypeError, match=r"what select takes .* got tuple: say what"),
+        pytest.raises(TypeError, match=r"what is taken of layer 'lstm' .* got tuple: say what"),
         Capture(model, "lstm", select=lambda returned: returned[1]),
     ):
         model(sequences)
@@ -333,6 +333,8 @@ def alone():
 def test_a_wrapped_model_is_captured_from_the_outside_and_the_inside(model, x, wrap, request):
     if wrap is nn.parallel.DistributedDataParallel:
         request.getfixturevalue("alone")
+    if wrap is nn.DataParallel and torch.cuda.is_available():
+        pytest.skip("DataParallel wants its model on the GPU")
     inside = Capture(model, "encoder.2")
     wrapped = wrap(model)
     outside = Capture(wrapped, "module.encoder.2")
@@ -369,6 +371,7 @@ def compiled():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     model = Model(inplace=True)
@@ -394,6 +397,7 @@ def test_a_compiled_model_is_captured_in_one_graph(x, compiled, inside):
     assert captured[name] is latest
 
 
+@pytest.mark.slow
 def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     captured = Capture(model, "encoder.2")
 
@@ -404,6 +408,7 @@ def test_a_whole_step_is_compiled_in_one_graph(model, x, compiled):
     torch.testing.assert_close(compiled(loss)(x), loss(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["inside", "outside", "in place"])
 def test_a_compiled_model_that_cannot_see_a_late_capture_is_not_silent(model, x, compiled, where):
     if where == "in place":

@@ -27,7 +27,13 @@ from saetools import activation_frequency, frequency_penalty, over_ranks
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.nightly)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(4, marks=pytest.mark.nightly),
+    ],
+)
 def processes(request, tmp_path_factory):
     """(number of processes, [(cases, other facts) of each])."""
     return request.param, run(request.param, tmp_path_factory.mktemp("processes"))
@@ -134,6 +140,8 @@ def test_one_process_has_the_whole_batch():
     ]
     torch.testing.assert_close(*both)
     torch.testing.assert_close(*(torch.autograd.grad(cost, z)[0] for cost in both))
+    mean = torch.rand(3)
+    assert over_ranks(mean, 7) is mean
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,7 @@ def fires_as_asked(printed, processes):
     assert [float(share) for share in shares.split()] == pytest.approx([0.2] * 4, abs=0.06)
 
 
+@pytest.mark.slow
 def test_on_one_process_the_scripts_units_fire_as_asked(capsys):
     runpy.run_path(str(ROOT / "docs" / "train_ddp.py"))["main"](4)
     fires_as_asked(capsys.readouterr().out, 1)

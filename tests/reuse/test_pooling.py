@@ -158,6 +158,7 @@ def compiled():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_without_a_mask_it_compiles_as_one_graph_and_with_one_it_compiles(compiled):
     z, mask = padded(0)
     for arguments, one in (({}, True), ({"mask": mask}, False)):
@@ -168,6 +169,7 @@ def test_without_a_mask_it_compiles_as_one_graph_and_with_one_it_compiles(compil
         torch.testing.assert_close(compiled(penalty, one)(z), penalty(z))
 
 
+@pytest.mark.slow
 def test_a_weighted_mean_is_the_same_and_compiles_as_one_graph(compiled):
     z, mask = padded(0)
     mask[0, 0] = True

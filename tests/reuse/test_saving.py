@@ -187,7 +187,7 @@ def test_every_truncation_is_refused_in_one_line(tmp_path):
 def test_a_description_that_makes_no_model_is_refused_in_one_line(tmp_path, change):
     metadata = {"saetools": json.dumps(ABOUT | change)}
     save_file(state(SparseAutoencoder((4, 2), seed=0)), tmp_path / "a", metadata=metadata)
-    with pytest.raises(ValueError, match=r"a (does not say how|must have the layers)") as caught:
+    with pytest.raises(ValueError, match="a must be a SparseAutoencoder with") as caught:
         load(tmp_path / "a")
     assert "\n" not in str(caught.value)
 
@@ -197,10 +197,9 @@ def test_a_description_that_makes_no_model_is_refused_in_one_line(tmp_path, chan
     [
         (None, {}, r"format 1, got None: update saetools, .*use safetensors\.torch\.load_model"),
         ({"format": 2}, {}, "must be of saetools' format 1, got 2: update saetools"),
-        ({"dtype": "half"}, {}, r"'decoder.0.bias' is to be \(4,\) of torch.float16, got \(4,\) of "
-         r"torch.float32: save the model again"),
-        ({}, {"encoder.0.bias": torch.ones(3)}, r"sizes \(4, 2\) say.*\(2,\) .*, got \(3,\) of"),
-        ({}, {"a": torch.ones(3)}, r"'a' is to be nothing, got \(3,\) of torch.float32"),
+        ({"dtype": "half"}, {}, r"a Sp.* again \(TypeError, weights of .*not torch.float16"),
+        ({}, {"encoder.0.bias": torch.ones(3)}, "save the model again .* encoder.0.bias: .*3"),
+        ({}, {"a": torch.ones(3)}, 'save the model again .* Unexpected key.* "a"'),
         ({}, {"encoder.0.bias": torch.tensor([0, math.nan])}, r"0\.bias in .*a must be finite"),
     ],
 )  # fmt: skip
@@ -269,7 +268,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_the_old_file_stays(tmp_pa
 def test_an_output_function_without_a_name_is_refused(tmp_path, output):
     model = SparseAutoencoder((4, 2), output)
     with pytest.raises(
-        ValueError, match=r"output must be torch.sigmoid, .* to be saved by its nam"
+        ValueError, match=r"output must be one of sigmoid, relu, .* use safetensors"
     ):
         save(model, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
@@ -297,8 +296,8 @@ def test_a_model_that_its_sizes_do_not_describe_is_refused(tmp_path, change):
     change(model)
     with pytest.raises(
         ValueError,
-        match=r"model must have the layers that its sizes \(4, 4\) say, none of them shared: .*"
-        r"use safetensors\.torch\.save_model",
+        match=r"model must be a SparseAutoencoder with the layers that its sizes say, none of them "
+        r"shared: use safetensors\.torch\.save_model \(",
     ):
         save(model, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []

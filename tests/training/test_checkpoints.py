@@ -391,9 +391,7 @@ def scaled(output, rho):
 def test_a_global_that_a_penalty_reads_belongs_to_its_training(tmp_path, monkeypatch):
     plain(tmp_path / "a", penalty=with_global)
     monkeypatch.setitem(globals(), "TARGET", 0.3)
-    with pytest.raises(
-        ValueError, match=r"= with_global\(.*TARGET=0.2.*, got .*TARGET=0.3"
-    ):
+    with pytest.raises(ValueError, match=r"= with_global\(.*TARGET=0.2.*, got .*TARGET=0.3"):
         plain(tmp_path / "a", penalty=with_global)
 
 
@@ -486,7 +484,6 @@ def test_an_ensemble_goes_on(tmp_path, at):
             penalty,
             steps=11,
             batch_size=16,
-            lr=[1e-3, 2e-3, 3e-3],
             scheduler=half_rate,
             seeds=seeds,
             observe=lambda model: model.decoder[0].weight.sum().item(),

@@ -71,7 +71,7 @@ def test_an_accelerator_has_a_generator_of_its_own(monkeypatch, device, argument
     monkeypatch.setattr(module, "get_rng_state", get_rng_state)
     monkeypatch.setattr(module, "set_rng_state", set_rng_state)
     kept = GlobalRandomStates(torch.device(device)).state_dict()
-    assert torch.equal(kept["states"][kind], torch.zeros(3, dtype=torch.uint8))
+    assert torch.equal(kept["states"]["accelerator"], torch.zeros(3, dtype=torch.uint8))
     held["state"] = torch.ones(3, dtype=torch.uint8)
     second = GlobalRandomStates(torch.device(device))
     second.load_state_dict(kept)

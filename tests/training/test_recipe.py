@@ -306,7 +306,7 @@ def test_what_is_wrong_shows_before_any_step_and_any_change(arguments, error, me
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1, got 0"),
         ({"checkpoint": 3}, TypeError, r"path must be a str or a pathlib\.Path, got int"),
         ({"lr": 0}, ValueError, "lr must be finite and greater than 0, got 0"),
-        ({"lr": [1e-3]}, ValueError, "lr must hold one value per member, 2, got 1"),
+        ({"lr": [1e-3]}, TypeError, "lr must be a number"),
         ({"seeds": [1]}, ValueError, "seeds must hold one value per member, 2, got 1"),
         ({"steps": 3}, ValueError, "steps must be at least 4, got 3"),
         ({"weight": -1}, ValueError, "weight must be finite and at least 0, got -1"),

@@ -60,6 +60,13 @@ def right(term, parameters, **options):
     return any(g is not None for g in torch.autograd.grad(term, list(parameters), **options))
 
 
+def only_if_not_zero(term, parameters):
+    return term.requires_grad and any(
+        g is not None and (g != 0).any()
+        for g in torch.autograd.grad(term, list(parameters), allow_unused=True, retain_graph=True)
+    )
+
+
 def by_backward(term, parameters):
     term.backward(retain_graph=True)
     return any(parameter.grad is not None for parameter in parameters)
@@ -75,6 +82,7 @@ def by_backward(term, parameters):
         ),
         (lambda t, p: True, "a term without a grad_fn: expected False, got True"),
         (by_backward, "writes to .grad"),
+        (only_if_not_zero, "nothing but zeros arrives: expected True, got False"),
         (lambda t, p: right(t, p, allow_unused=False), "some of the parameters makes it raise"),
         (lambda t, p: right(t, p, retain_graph=False), "keep its graph"),
         (

@@ -41,6 +41,7 @@ def check_reaches(answer: Callable[[Tensor, Iterable[Tensor]], bool]) -> str | N
         ("a term that uses every parameter", (used * unused).sum(), True),
         ("a term without a grad_fn", (used > 0).sum().float(), False),
         ("a term that uses only some of the parameters", (2 * used).sum(), True),
+        ("a term with a path on which nothing but zeros arrives", (0 * used).sum(), True),
         ("a term that has a graph, but none that leads to these parameters", other.sum(), False),
     )
     for what, term, expected in cases:

@@ -25,7 +25,7 @@ def check_gradient_kinds(
             return (
                 f"{name}: not {got[name]!r}. Print its grad_fn, then ask autograd.grad for "
                 "the gradient at the pre-activations, with allow_unused=True; if that "
-                "raises, there is no path."
+                "raises, or returns None, there is no path."
             )
     return None
 

@@ -1,4 +1,4 @@
-"""A table of faults, each marked on its line, and a table of healthy code.
+"""Snippets of a line or two: each fault marked on its line, each healthy one unaccused.
 
 A line that ends in `#! kind op` must be found with that kind and that op; nothing else may be.
 """
@@ -10,15 +10,9 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import nbformat
 import pytest
-import torch
-import torch.utils.checkpoint
-from nbclient import NotebookClient
-from torch import nn
 
-from saetools import PostedAutoencoder, SparseAutoencoder, chicago_context, posted_penalty
-from saetools.gradients import gradient_reach, trace_gradients
+from saetools.gradients import trace_gradients
 
 SETUP = """
 import warnings
@@ -59,7 +53,7 @@ FAULTS = {
         loss = error + sparsity""",
     "inference_mode": """
         with torch.inference_mode():
-            sparsity = pre.abs().mean()  #! cut torch.no_grad
+            sparsity = pre.abs().mean()  #! cut torch.inference_mode
         loss = error + sparsity.clone()""",
     "in a helper": """
         def frequency(code):
@@ -104,23 +98,10 @@ FAULTS = {
     "round": "loss = error + pre.round().mean()  #! zeroed Tensor.round",
     "floor": "loss = error + torch.floor(pre).mean()  #! zeroed torch.floor",
     "sign": "loss = error + torch.sign(pre).mean()  #! zeroed torch.sign",
-    "dead ReLU layer": "loss = error + torch.relu(pre - 99).mean()  #! zeroed torch.relu",
-    "dead ReLU unit": """
-        shift = torch.tensor([0.0, 0, 0, -99])
-        loss = error + F.relu(pre + shift).mean()  #! zeroed torch.nn.functional.relu""",
-    "saturated sigmoid": "loss = error + torch.sigmoid(pre + 999).mean()  #! zeroed torch.sigmoid",
-    "saturated tanh": "loss = error + torch.tanh(pre + 99).mean()  #! zeroed torch.tanh",
     "overwritten entries": """
         rate = rho_hat.clone()
         rate[2] = 0.001  #! zeroed Tensor.__setitem__
         loss = error + rate.log().sum()""",
-    "masked out": """
-        mask = torch.zeros(64, 4, dtype=torch.bool)
-        loss = error + (pre * mask).mean()  #! zeroed Tensor.mul""",
-    "masked_fill of everything": """
-        mask = torch.ones(64, 4, dtype=torch.bool)
-        loss = error + pre.masked_fill(mask, 1.0).mean()  #! zeroed Tensor.masked_fill""",
-    "hard tanh": "loss = error + F.relu6(pre + 99).mean()  #! zeroed torch.nn.functional.relu6",
     # not finite
     "sqrt at 0": "loss = error + (pre * 0).sum().sqrt()  #! not_finite Tensor.sqrt",
     "norm at 0 by hand": """
@@ -138,17 +119,25 @@ FAULTS = {
         loss = error + (1 - rate).log().sum()  #! not_finite Tensor.log""",
 }
 
-# The same without a backward pass: every cut is a finding, into a Python number as well.
-NUMBERS = {
-    "item": "rate = rho_hat.mean().item()  #! cut Tensor.item",
-    "float": "rate = float(rho_hat.mean())  #! cut float()",
-    "tolist": "rate = torch.tensor(rho_hat.tolist())  #! cut Tensor.tolist",
-    "numpy": "rate = rho_hat.detach().numpy()  #! cut Tensor.detach",
-    "vmap": "rate = torch.func.vmap(lambda row: (row > 0).float().mean())(pre)  #! cut Tensor.gt",
-    "metric": "accuracy = (pre > 0).float().mean()  #! cut Tensor.gt",
+# Terms of a loss that send nothing back, while all parameters get a gradient from another term:
+# a satisfied hinge looks the same. They are shown, and not counted.
+ASIDE = {
+    "dead ReLU layer": "loss = error + torch.relu(pre - 99).mean()  #! zeroed torch.relu",
+    "dead ReLU unit": """
+        shift = torch.tensor([0.0, 0, 0, -99])
+        loss = error + F.relu(pre + shift).mean()  #! zeroed torch.nn.functional.relu""",
+    "saturated sigmoid": "loss = error + torch.sigmoid(pre + 999).mean()  #! zeroed torch.sigmoid",
+    "saturated tanh": "loss = error + torch.tanh(pre + 99).mean()  #! zeroed torch.tanh",
+    "hard tanh": "loss = error + F.relu6(pre + 99).mean()  #! zeroed torch.nn.functional.relu6",
 }
 
 HEALTHY = {
+    "masked_fill of everything": """
+        mask = torch.ones(64, 4, dtype=torch.bool)
+        loss = error + pre.masked_fill(mask, 1.0).mean()""",
+    "masked out": """
+        mask = torch.zeros(64, 4, dtype=torch.bool)
+        loss = error + (pre * mask).mean()""",
     "training step with dropout and batch norm": """
         net = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), nn.GELU(), nn.Dropout(0.5))
         loss = net(x).square().mean()""",
@@ -363,248 +352,15 @@ def test_each_fault_is_found_where_it_is_and_nothing_else_is(name, where, tmp_pa
         assert 0 < finding.share <= 1
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_without_a_backward_pass_every_cut_is_a_finding(name, tmp_path):
-    filename = place("file", tmp_path)
-    trace, marks = run(NUMBERS[name], filename, backward=False)
-    assert summary(trace.findings) == marks
-    trace, _ = run(NUMBERS[name] + "\nloss = error", filename)  # and aside where one was seen
+@pytest.mark.parametrize("name", ASIDE)
+def test_what_may_be_on_purpose_is_shown_and_not_accused(name, tmp_path):
+    trace, marks = run(ASIDE[name], place("file", tmp_path))
     assert trace.findings == []
-    assert [f.op for f in trace.aside] == [marks[0][1]]
+    assert marks[0] in summary(trace.not_accused)
 
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_healthy_code_is_not_accused(name, tmp_path):
     trace, _ = run(HEALTHY[name], place("file", tmp_path))
     assert trace.findings == [], str(trace)
-
-
-def test_a_cell_of_a_real_notebook_is_named_by_its_line(tmp_path):
-    cell = """import torch
-from saetools.gradients import trace_gradients
-x = torch.ones(3, requires_grad=True)
-with trace_gradients() as trace:
-    y = x + 1
-    z = (y > 0).sum()
-print([(f.filename, f.lineno, f.source) for f in trace.findings])"""
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in ("1", cell)])
-    NotebookClient(book, extra_arguments=["--log-level=ERROR"]).execute(cwd=tmp_path)
-    [output] = book.cells[1].outputs
-    assert output.text == "[('notebook cell', 6, 'z = (y > 0).sum()')]\n"
-
-
-def test_straight_through_is_called_by_its_name(tmp_path):
-    for name in (name for name in HEALTHY if name.startswith("straight-through")):
-        trace, _ = run(HEALTHY[name], place("file", tmp_path))
-        assert trace.aside
-        assert all("straight-through estimator" in f.reason for f in trace.aside), name
-
-
-def test_the_posted_penalty_is_found_at_the_comparison_and_the_loop_is_not():
-    x = chicago_context().train[:128]
-    model = PostedAutoencoder(seed=0)
-    with trace_gradients(model) as trace:
-        output = model(x)
-        loss = (output.reconstruction - x).square().mean()
-        (loss + posted_penalty(output.latents, batch_size=x.numel())).backward()
-    first = trace.findings[0]
-    assert (first.kind, first.op) == ("cut", "Tensor.gt")
-    assert first.source == "rho_hat = (encoded > 0).sum(dim=0)"
-    assert first.filename.endswith("forum_post.py")
-    assert [f for f in trace.findings if f.kind == "cut"] == [first]
-    assert all("index" not in f.source for f in trace.findings)
-    dead = [f for f in trace.findings if f.source == "latents = torch.relu(pre_activations)"]
-    assert [f.kind for f in dead] == ["zeroed"]
-    assert str(trace).startswith(
-        f"{len(trace.findings)} finding(s), 0 set aside\n1. cut at Tensor.gt"
-    )
-
-
-def test_parameters_that_no_loss_reaches_are_named():
-    model = nn.ModuleDict(
-        {"used": nn.Linear(3, 3), "lost": nn.Linear(3, 1), "frozen": nn.Linear(1, 1)}
-    )
-    model["frozen"].requires_grad_(False)
-    x = torch.randn(40, 3)
-    with trace_gradients(model) as trace:
-        hidden = model["used"](x)
-        (hidden.square().mean() + model["lost"](hidden).detach().sum()).backward()
-    assert [(f.kind, f.op) for f in trace.findings] == [
-        ("cut", "Tensor.detach"),
-        ("detached parameter", "lost.weight"),
-        ("detached parameter", "lost.bias"),
-    ]
-
-
-def test_a_reentrant_checkpoint_hides_what_it_reaches_and_is_not_accused():
-    model = nn.Linear(3, 3)
-    x = torch.randn(4, 3, requires_grad=True)
-    with trace_gradients(model) as trace:
-        torch.utils.checkpoint.checkpoint(model, x, use_reentrant=True).sum().backward()
-    assert trace.findings == []
-
-
-def test_a_long_sum_is_not_slow_to_follow():
-    x = torch.ones(2, requires_grad=True)
-    with trace_gradients() as trace:
-        total = x * 1
-        for _ in range(1500):
-            total = total + x * 1
-        total.sum().backward()
-    assert trace.findings == []
-    assert x.grad.tolist() == [1501, 1501]
-
-
-def test_reach_works_under_no_grad_and_with_sparse_gradients():
-    table = nn.Embedding(5, 3, sparse=True)
-    term = table(torch.tensor([0, 1])).square().sum()
-    with torch.no_grad():
-        reach = gradient_reach({"term": term}, table)
-    assert reach["term"]["weight"] > 0
-
-
-def test_the_share_says_how_many_units_are_dead():
-    x = torch.randn(64, 4, requires_grad=True)
-    with trace_gradients() as trace:
-        torch.relu(x + torch.tensor([0.0, -99, -99, 0])).sum().backward()
-    assert [f.share for f in trace.findings] == [0.5]
-    assert "(50 % of its entries or units)" in str(trace)
-
-
-def training(steps, traced):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 20))
-    adam = torch.optim.Adam(model.parameters(), lr=0.01)
-    x = torch.rand(32, 20)
-
-    def loop():
-        for _ in range(steps):
-            hidden = model[:2](x)
-            loss = (model(x) - x).square().mean() + (hidden > 0).float().mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-
-    if traced:
-        with trace_gradients(model) as trace:
-            loop()
-        assert trace.findings[0].op == "Tensor.gt"
-        assert (
-            len([f for f in trace.findings if f.kind == "cut"]) == 1
-        )  # the line once, not 200 times
-    else:
-        loop()
-    return torch.cat([p.detach().flatten() for p in model.parameters()]), torch.rand(3)
-
-
-def test_tracing_changes_no_bit_and_no_random_number():
-    plain, traced = training(200, traced=False), training(200, traced=True)
-    assert torch.equal(plain[0], traced[0])
-    assert torch.equal(plain[1], traced[1])
-
-
-def test_no_graph_is_kept_alive():
-    import gc
-    import weakref
-
-    x = torch.randn(64, 4, requires_grad=True)
-    with trace_gradients() as trace:
-        hidden = torch.sigmoid(x)
-        loss = (hidden > 0.5).float().mean() + hidden.mean()
-        loss.backward()
-    watched = [weakref.ref(hidden), weakref.ref(loss)]
-    del hidden, loss
-    gc.collect()
-    assert [ref() for ref in watched] == [None, None]
-    assert trace.findings
-
-
-def test_an_error_in_the_block_is_the_users_and_the_trace_is_filled():
-    x = torch.ones(3, requires_grad=True)
-    with pytest.raises(ZeroDivisionError), trace_gradients() as trace:
-        print((x > 0).sum() / (1 // 0))
-    assert [f.op for f in trace.findings] == ["Tensor.gt"]
-
-
-def test_warnings_stay_what_they_were():
-    x = torch.ones(2, requires_grad=True)
-    with pytest.warns(UserWarning, match="copy construct") as plain:
-        torch.tensor(x)
-    with pytest.warns(UserWarning, match="copy construct") as traced, trace_gradients():
-        torch.tensor(x)
-    assert [w.category for w in plain] == [w.category for w in traced]
-    assert traced[0].filename == plain[0].filename == __file__
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_compiled_code_is_refused():
-    compiled = torch.compile(lambda a: (a * 2).sum(), backend="aot_eager")
-    x = torch.ones(3, requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"cannot see inside torch\.compile"), trace_gradients():
-        (compiled(x) * 2).backward()
-
-
-def reach_terms():
-    model = SparseAutoencoder(seed=0)
-    output = model(torch.rand(32, 20))
-    first = model.encoder[0].weight
-    terms = {
-        "error": output.reconstruction.square().mean(),
-        "posted": posted_penalty(output.latents, batch_size=640),
-        "code": output.pre_activations.square().mean(),
-        "flat": torch.sign(output.pre_activations).sum(),
-        "root": (first * 0).sum().sqrt(),
-    }
-    return model, terms
-
-
-def test_reach_tells_the_four_cases_apart():
-    model, terms = reach_terms()
-    reach = gradient_reach(terms, model)
-    assert set(reach["posted"].values()) == {"no path"}
-    assert all(isinstance(value, float) and value > 0 for value in reach["error"].values())
-    assert reach["code"]["decoder.0.weight"] == "no path"
-    assert reach["flat"]["encoder.2.bias"] == "zero"
-    assert reach["root"]["encoder.0.weight"] == "not finite"
-    (gradient,) = torch.autograd.grad(terms["error"], model.encoder[0].weight)
-    assert reach["error"]["encoder.0.weight"] == pytest.approx(gradient.norm().item())
-
-
-def test_reach_leaves_grad_the_random_state_and_the_terms_alone():
-    model, terms = reach_terms()
-    state = torch.get_rng_state()
-    gradient_reach(terms, model)
-    assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(state, torch.get_rng_state())
-    terms["error"].backward()
-
-
-def test_reach_prints_and_renders():
-    model, terms = reach_terms()
-    reach = gradient_reach({"a < b": terms["error"]}, model.encoder.parameters())
-    assert str(reach).splitlines()[0] == "parameter  a < b"
-    assert str(reach).splitlines()[1].startswith("0 ")
-    assert '<th scope="col">a &lt; b</th>' in reach._repr_html_()
-
-
-@pytest.mark.parametrize(
-    ("terms", "parameters", "error", "message"),
-    [
-        (
-            {"a": 1.0},
-            [torch.ones(1, requires_grad=True)],
-            TypeError,
-            r"terms\['a'\] must be a tensor",
-        ),
-        (
-            {"a": torch.ones(2)},
-            [torch.ones(1, requires_grad=True)],
-            ValueError,
-            r"real scalar, got torch.float32, shape",
-        ),
-        ({"a": torch.ones(())}, [torch.ones(1)], ValueError, "requires a gradient, got none"),
-    ],
-)
-def test_reach_refuses_bad_input(terms, parameters, error, message):
-    with pytest.raises(error, match=message):
-        gradient_reach(terms, parameters)
+    assert "itself failed" not in str(trace)

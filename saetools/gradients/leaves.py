@@ -1,0 +1,115 @@
+"""The tensors that a gradient is to reach: parameters, and whatever else requires one."""
+
+import weakref
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.optim import Optimizer
+
+from saetools.gradients.frames import Place
+
+_LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
+
+
+class Leaf:
+    """One leaf, and what came to it."""
+
+    def __init__(self, tensor: Tensor, bit: int, name: str, trained: bool) -> None:
+        self.reference = weakref.ref(tensor)
+        self.bit = bit
+        self.name = name
+        self.is_parameter = isinstance(tensor, nn.Parameter)
+        is_lazy = isinstance(tensor, UninitializedParameter)
+        self.words = name or f"a parameter of shape {() if is_lazy else tuple(tensor.shape)}"
+        self.trained = trained  # it is a parameter of the traced model, or of an optimizer
+        self.used = False  # an operation took it while gradients were recorded
+        self.reached = False  # a graph led from a loss to it
+        self.fed = False  # something other than zeros arrived, from the data
+        self.hungry = False  # nothing but zeros arrived, at least once
+        self.is_data_lost = False  # and these would have come from the data
+        self.penalised = False  # something arrived from a penalty on the weights alone
+        self.place: Place | None = None  # where it was made in the block, or first used
+        self.stepped = False  # an optimizer that was given, or made a step, holds it
+        self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
+
+    def is_starved(self) -> bool:
+        """Whether a loss reaches it, and nothing but zeros comes."""
+        return not self.fed and (self.is_data_lost or (self.hungry and not self.penalised))
+
+    def is_missed(self) -> bool:
+        """Whether no loss reaches it, or only a penalty on the weights."""
+        return not self.reached or (self.penalised and not self.fed and not self.hungry)
+
+    def requires_gradient(self) -> bool:
+        """Whether it still does."""
+        tensor = self.reference()
+        return tensor is not None and tensor.requires_grad
+
+    def may_be_starved(self) -> bool:
+        """Whether that would be a fault: it is alive, and not written by hand."""
+        return self.requires_gradient() and not self.by_hand
+
+    def is_unused(self) -> bool:
+        """Whether it is to be trained and no operation took it."""
+        return self.is_wanted() and not self.used and not self.reached
+
+    def is_wanted(self) -> bool:
+        """Whether it ought to be reached: it is trained, and still requires a gradient."""
+        return self.trained and self.may_be_starved()
+
+    def is_like(self, other: "Leaf") -> bool:
+        """Whether its values are nearly those of another one: a teacher is a copy."""
+        a, b = self.reference(), other.reference()
+        if a is None or b is None or a.shape != b.shape or not a.is_floating_point():
+            return False
+        one, two = a.detach().flatten().double(), b.detach().flatten().double()
+        return float((one - two).norm()) <= _LIKE * float(one.norm())
+
+
+class Leaves:
+    """All leaves that were met, by identity; each has a bit of its own."""
+
+    def __init__(self, model: nn.Module | None, optimizers: Iterable[Optimizer]) -> None:
+        self._table: dict[int, Leaf] = {}
+        self.of_model: list[Leaf] = []
+        for name, parameter in model.named_parameters() if model is not None else ():
+            self.of_model.append(self.meet(parameter, name, trained=True))
+        for optimizer in optimizers:
+            self.meet_optimizer(optimizer)
+
+    def meet(self, tensor: Tensor, name: str = "", trained: bool = False) -> Leaf:
+        """The leaf that this tensor is."""
+        leaf = self._table.get(id(tensor))
+        if leaf is None or leaf.reference() is not tensor:
+            leaf = Leaf(tensor, 1 << len(self._table), name, trained)
+            self._table[id(tensor)] = leaf
+        leaf.trained |= trained
+        return leaf
+
+    def meet_optimizer(self, optimizer: Optimizer) -> None:
+        """Its parameters are to be trained as well."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                self.meet(parameter, trained=True).stepped = True
+
+    def wanted(self) -> list[Leaf]:
+        """Those that ought to be reached: where an optimizer holds some of them, these."""
+        wanted = [leaf for leaf in self.all() if leaf.is_wanted()]
+        if self.of_model and not any(leaf.stepped for leaf in self.of_model):
+            return [leaf for leaf in self.of_model if leaf.is_wanted()]
+        return [leaf for leaf in wanted if leaf.stepped] or wanted
+
+    def is_copy(self, leaf: Leaf) -> bool:
+        """Whether a leaf that is reached has nearly the same values, as a student has."""
+        others = (other for other in self.all() if other is not leaf)
+        return any(other.trained and other.reached and leaf.is_like(other) for other in others)
+
+    def known(self, tensor: Tensor) -> Leaf | None:
+        """The leaf that this tensor is, if it was met before."""
+        leaf = self._table.get(id(tensor))
+        return leaf if leaf is not None and leaf.reference() is tensor else None
+
+    def all(self) -> list[Leaf]:
+        """Every leaf that was met."""
+        return list(self._table.values())

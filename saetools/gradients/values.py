@@ -1,0 +1,134 @@
+"""What the tracer knows of each tensor: a table by identity that keeps nothing alive."""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from saetools.gradients.frames import Place
+from saetools.gradients.leaves import Leaf
+
+Terms = dict[tuple[int, bool], int]
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One call of a torch function."""
+
+    order: int
+    op: str  # its public name
+    name: str  # the bare name
+    place: Place
+    layer: str = ""  # the module that called it, such as "model.5"
+    pure: bool = False  # made of parameters alone, no data: a penalty on the weights
+    bad: frozenset["Operation"] = frozenset()  # the first bad operations behind its value
+    inputs: tuple[Any, ...] = ()  # weak references
+    numbers: tuple[Any, ...] = ()  # the Python numbers among its arguments
+    silence: Any = None  # units.Silence, if some of its units are silent
+    by_entry: bool = False  # each entry of its input is a unit of its own
+    why_bad: str = ""  # NaN was in the data, or in the weights, before
+    half: bool = False  # it works in half precision
+    masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
+    zero_factor: bool = False  # one of its factors is 0 everywhere
+    one_entry: bool = False  # a dim of its input has a single entry
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """A line at which values leave the graph, however often it is run."""
+
+    bit: int
+    op: str
+    place: Place
+    layer: str = ""
+    block: Place | None = None  # the block or decorator at fault,
+    because: str = ""  # and in words
+    explicit: bool = False  # asked for by the user: detach, .data, no_grad, .item()
+    quiet: bool = False  # of no interest but where it flows into a loss
+    number: bool = False  # into a Python or NumPy number
+    sample: bool = False  # a draw from a distribution that has rsample
+    scored: bool = False  # the draw was given back to log_prob: a score function estimator
+    joined: bool = False  # the number came back, in an operation with a tensor
+    behind: int = 0  # leaves whose gradient ends here, one bit each
+    order: int = 0  # of the last time
+    last: "Value | None" = None  # what was cut the last time
+
+
+@dataclass(slots=True, eq=False)
+class Cut:
+    """One time that values left the graph."""
+
+    site: Site
+    explicit: bool
+    sources: frozenset[int] = frozenset()  # the terms of what was cut
+    stopped: bool = False  # met its own graph again in a sum: a stopped gradient
+    in_weights: bool = False  # the values were written into a parameter, or made one
+
+
+Cuts = frozenset[Cut]
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """What is known of one tensor."""
+
+    made_by: Operation | None = None
+    lost: Cuts = frozenset()  # cuts whose value is a term of this one
+    every: int = 0  # sites anywhere behind this value, one bit each
+    leaves: int = 0  # leaves to which its gradient flows, one bit each
+    origin: int = 0  # leaves whose values it is made of, with a gradient or without
+    alias: Leaf | None = None  # the leaf of which it is the .data
+    function: Place | None = None  # made inside a custom autograd Function that was applied here
+    is_loss: bool = False  # a backward pass began here
+    pure: bool = False  # made of parameters alone
+    bad: frozenset[Operation] = frozenset()  # where NaN or infinity in it came from
+    is_zero: bool = False  # 0 everywhere
+    terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
+    is_slope: bool = False  # 0 in value, soft - soft.detach(): nothing but a slope
+
+    def take(self, numbers: Cuts) -> None:
+        """Numbers that had left the graph have come back, in this value."""
+        for cut in numbers:
+            cut.site.joined = True
+            self.every |= cut.site.bit
+        self.lost |= numbers
+
+
+class _Reference(weakref.ref[Tensor]):
+    __slots__ = ("key",)
+    key: int
+
+
+class Values:
+    """tensor -> Value, by identity and by weak references.
+
+    Not torch.utils.weak.WeakIdKeyDictionary, which costs more than many an operation.
+    """
+
+    def __init__(self) -> None:
+        self._table: dict[int, tuple[_Reference, Value]] = {}
+
+    def _forget(self, reference: _Reference) -> None:
+        entry = self._table.get(reference.key)
+        if entry is not None and entry[0] is reference:
+            del self._table[reference.key]
+
+    def reference(self, tensor: Tensor) -> Any:
+        """A weak reference to a known tensor."""
+        return self._table[id(tensor)][0]
+
+    def get(self, tensor: Tensor) -> Value | None:
+        """What is known of `tensor`, or None."""
+        entry = self._table.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def set(self, tensor: Tensor, value: Value) -> None:
+        """Know `value` of `tensor`."""
+        entry = self._table.get(id(tensor))
+        if entry is not None and entry[0]() is tensor:
+            self._table[id(tensor)] = (entry[0], value)
+        else:
+            reference = _Reference(tensor, self._forget)
+            reference.key = id(tensor)
+            self._table[id(tensor)] = (reference, value)
