@@ -1,12 +1,10 @@
 """Sparse autoencoders whose units fire as often as you ask.
 
-`saetools` is what the notebooks of this project import, and what you import into your own model.
-Its rooms: the idea (frequency, penalties, initialise, metrics), `data`, `training`, `gradients`,
+The rooms: the idea (frequency, penalties, initialise, metrics), `data`, `training`, `gradients`,
 `reuse` for other people's models and loops, `tutorial` for the notebooks alone.
 """
 
-# The idea: a count with a slope, its penalty, the start, the measure.
-# What goes in.
+# What goes in, and the idea: a count with a slope, its penalty, the start, the measure.
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.frequency import (
     activation_frequency,
@@ -14,7 +12,6 @@ from saetools.frequency import (
     rectangle_step,
     smooth,
     soft_frequency,
-    soft_frequency_logits,
     step_frequency,
     straight_through_frequency,
     tanh_step,
@@ -29,14 +26,13 @@ from saetools.metrics import (
     fvu,
     l0,
 )
-from saetools.penalties import bernoulli_kl, bernoulli_kl_with_logits, frequency_penalty
+from saetools.penalties import bernoulli_kl, frequency_penalty
 
 # Other people's models and loops.
 from saetools.reuse.accumulation import backward_in_parts
 from saetools.reuse.capture import Capture
-from saetools.reuse.distributed import over_ranks
+from saetools.reuse.distributed import RunningFrequency, over_ranks
 from saetools.reuse.pooling import pool_rows
-from saetools.reuse.running import RunningFrequency
 from saetools.reuse.saving import load, save
 
 # One loop, for one model or many, and the recipe.
@@ -49,8 +45,9 @@ from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.rows import batches
 from saetools.training.start import initialise_for_frequency_, start_at_frequency_
 
-# The question.
+# The question, and an answer that only a notebook needs.
 from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
+from saetools.tutorial.logits import bernoulli_kl_with_logits, soft_frequency_logits
 
 # fmt: off
 __all__ = [

@@ -1,7 +1,6 @@
 """How often a unit is active: the hard count, and estimates of it that carry a gradient.
 
-Each estimate is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
-A public function checks its arguments, and calls one of the formulas at the end.
+Each is built on a soft step, which rises from 0 to 1; its slope is the gradient's kernel.
 """
 
 import math
@@ -9,11 +8,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from saetools.data.checks import check_number, check_positive, check_tensor
 
 SoftStep = Callable[[Tensor], Tensor]
+Number = float | Tensor  # one for all, or a tensor that is broadcast
 Dims = int | tuple[int, ...]
 # (mean of a part, its rows) -> mean of the batch, whose attribute `rows` may be the batch's rows
 BatchMean = Callable[[Tensor, int], Tensor]
@@ -25,12 +24,7 @@ def tanh_step(u: Tensor) -> Tensor:
 
 
 def rectangle_step(u: Tensor) -> Tensor:
-    """u + 1/2, clamped to [0, 1]; its slope is the rectangle kernel, 1 on (-1/2, 1/2).
-
-    Example:
-        >>> rectangle_step(torch.tensor([-0.5, 0.0, 0.5]))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
+    """u + 1/2, clamped to [0, 1]; its slope is the rectangle kernel, 1 on (-1/2, 1/2)."""
     return (u + 0.5).clamp(0, 1)
 
 
@@ -42,14 +36,9 @@ def gaussian_step(u: Tensor) -> Tensor:
 def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
     """Share of the rows on which each unit is active, that is, its pre-activation is > 0.
 
-    The hard count, the one that is reported. It carries no gradient: a comparison has none.
-
-    Args:
-        pre_activations: (..., B, L); latents behind a ReLU give the same count.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], float32 or better. NaN counts as not active.
+    The hard count, (..., L) in [0, 1], the one that is reported, of pre_activations (..., B, L) or
+    of latents behind a ReLU, over `dim`, by default the batch. A comparison has no gradient, and
+    NaN counts as not active. Like all estimates here it is float32 or better.
 
     Example:
         >>> activation_frequency(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
@@ -61,27 +50,18 @@ def activation_frequency(pre_activations: Tensor, *, dim: Dims = -2) -> Tensor:
 
 
 def soft_frequency(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    step: SoftStep = torch.sigmoid,
-    dim: Dims = -2,
+    pre_activations: Tensor, temperature: Number, *, step: SoftStep = torch.sigmoid, dim: Dims = -2
 ) -> Tensor:
     """Mean over the rows of step(z / temperature): a count whose threshold is smeared out.
 
-    It has a gradient, and it is not the frequency: it can be rho while the hard count is 0.
+    It has a gradient, and it is not the frequency: it can be rho while the hard count is 0. With a
+    sigmoid it is the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
 
     Args:
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
         temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
             one per member of an ensemble.
-        step: a soft step, applied elementwise.
-        dim: the dim or dims to average over, the batch by default.
-
-    Returns:
-        (..., L) in [0, 1], float32 or better.
-
-    Source: with a sigmoid, the mean activation of Ng, CS294A lecture notes, Sparse autoencoder.
+        step, dim: a soft step, applied elementwise; and as for `activation_frequency`.
 
     Example:
         >>> soft_frequency(torch.tensor([[1.0, -0.2], [2.0, -0.2]]), 0.3)
@@ -92,76 +72,42 @@ def soft_frequency(
 
 
 def straight_through_frequency(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    step: SoftStep = torch.sigmoid,
-    dim: Dims = -2,
+    pre_activations: Tensor, temperature: Number, *, step: SoftStep = torch.sigmoid, dim: Dims = -2
 ) -> Tensor:
     """The hard count, with the gradient of `soft_frequency` in place of its own, which is 0.
 
-    Arguments are those of `soft_frequency`, the result is that of `activation_frequency`, but that
-    NaN gives NaN. The temperature decides how near to 0 a pre-activation must be to be pulled.
-
-    Source: Bengio, Léonard and Courville 2013, arXiv 1308.3432.
+    Arguments are as for `soft_frequency`; the temperature decides how near to 0 a pre-activation
+    must be to be pulled. NaN gives NaN. Source: Bengio et al. 2013, arXiv 1308.3432.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [2.0, -0.2]], requires_grad=True)
         >>> rho_hat = straight_through_frequency(z, 0.3)
-        >>> rho_hat.tolist()
-        [1.0, 0.0]
         >>> rho_hat.sum().backward()
-        >>> bool((z.grad > 0).all())
-        True
+        >>> rho_hat.tolist(), bool((z.grad > 0).all())
+        ([1.0, 0.0], True)
     """
     z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     return straight_through(z, check_positive("temperature", temperature, like=z), step, dim)
 
 
-def frequency_in_parts(
-    pre_activations: Tensor,
-    temperature: float | Tensor,
-    *,
-    dim: Dims = -2,
-    batch_mean: BatchMean | None,
-) -> Tensor:
-    """`straight_through_frequency` of the whole batch, of which these rows, 0 or more, are a part.
-
-    `batch_mean` is as for `frequency_penalty`; None where these rows are the whole batch.
-
-    Example:
-        >>> z = torch.tensor([[1.0], [-1.0]])
-        >>> frequency_in_parts(z, 0.3, batch_mean=lambda part, rows: (rows * part + 6) / 8)
-        tensor([0.8750])
-    """
-    partial = batch_mean is not None
-    z = in_single(check_tensor("pre_activations", pre_activations, dims=2, may_be_empty=partial))
-    rho_hat = straight_through(z, check_positive("temperature", temperature, like=z), dim=dim)
-    return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
-
-
 def step_frequency(
     pre_activations: Tensor,
-    bandwidth: float | Tensor,
+    bandwidth: Number,
     *,
     step: SoftStep = rectangle_step,
-    threshold: float | Tensor = 0.0,
+    threshold: Number = 0.0,
     dim: Dims = -2,
 ) -> Tensor:
     """The hard share of rows above a threshold, with a kernel of some bandwidth as its gradient.
 
-    The derivative by the threshold is -K((z - threshold) / bandwidth) / bandwidth, averaged
-    over the rows, where K is the slope of `step`: an unbiased estimate of the derivative of
-    the kernel-smoothed count. The one by z is its opposite.
+    By the threshold it is -K((z - threshold) / bandwidth) / bandwidth, averaged over the rows,
+    where K is the slope of `step`: an unbiased estimate of the derivative of the kernel-smoothed
+    count. By z it is the opposite. Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
     Args:
-        pre_activations: z, (..., B, L), before the ReLU.
-        bandwidth: > 0, in the units of z; a tensor is broadcast against z.
+        pre_activations, bandwidth, dim: as for `soft_frequency`, with the bandwidth as temperature.
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
-        dim: as for `soft_frequency`, and so is the shape of the result.
-
-    Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
     Example:
         >>> z = torch.tensor([[0.04], [0.2], [-0.03], [-1.0]])
@@ -175,35 +121,12 @@ def step_frequency(
     return straight_through(z - threshold, bandwidth, step, dim)
 
 
-def soft_frequency_logits(
-    pre_activations: Tensor, temperature: float | Tensor, *, dim: Dims = -2
-) -> Tensor:
-    """ln(rho_hat / (1 - rho_hat)) of the sigmoid's `soft_frequency`, computed in log space.
-
-    It stays finite, and keeps its gradient, where the frequency itself rounds to 0 or 1.
-    Arguments and result are as for `soft_frequency`.
-
-    Example:
-        >>> z = torch.full((8, 1), -300.0)
-        >>> soft_frequency(z, 1.0), soft_frequency_logits(z, 1.0)
-        (tensor([0.]), tensor([-300.]))
-    """
-    z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
-    u = z / check_positive("temperature", temperature, like=z)
-    # The rows' number cancels between the means of sigmoid(u) and of 1 - sigmoid(u).
-    return torch.logsumexp(logsigmoid(u), dim) - torch.logsumexp(logsigmoid(-u), dim)
-
-
 def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     """Squeeze frequencies from [0, 1] into [eps, 1 - eps]: eps + (1 - 2 eps) rho_hat.
 
-    Unlike torch.clamp it keeps the gradient of a unit that is dead or always on. With
-    eps = 1 / (B + 2) it is Laplace's add-one count of B rows, (active + 1) / (B + 2).
-
-    Args:
-        rho_hat: frequencies in [0, 1], any shape; the result is float32 or better, as 1 - 1e-3
-            would be 1 again in bfloat16.
-        eps: > 0 and < 0.5; it sets the largest push: the KL's slope at 0 is near -rho / eps.
+    Unlike torch.clamp it keeps the gradient of a unit that is dead or always on; eps, in (0, 0.5),
+    sets the largest push: the KL's slope at 0 is near -rho / eps. With eps = 1 / (B + 2) it is
+    Laplace's add-one count of B rows, (active + 1) / (B + 2). It is in float32 or better.
 
     Example:
         >>> smooth(torch.tensor([0.0, 0.5, 1.0]), 0.01)
@@ -230,11 +153,16 @@ def hard_count(z: Tensor, dim: Dims) -> Tensor:
 
 
 def straight_through(
-    z: Tensor, temperature: float | Tensor, step: SoftStep = torch.sigmoid, dim: Dims = -2
+    z: Tensor,
+    temperature: Number,
+    step: SoftStep = torch.sigmoid,
+    dim: Dims = -2,
+    batch_mean: BatchMean | None = None,
 ) -> Tensor:
-    """The hard count in value, the soft one in gradient."""
+    """The hard count in value, the soft one in gradient; of a batch of which z may be a part."""
     soft = mean_over(step(z / temperature), dim)
-    return hard_count(z, dim) + (soft - soft.detach())
+    rho_hat = hard_count(z, dim) + (soft - soft.detach())
+    return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
 
 
 def squeeze(rho_hat: Tensor, eps: float | Tensor) -> Tensor:

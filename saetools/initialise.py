@@ -1,6 +1,6 @@
 """Initialisation from data: units that start at the asked frequency.
 
-In place, without a gradient; each function returns its argument, or raises and leaves it as it was.
+Without a gradient; each function returns its argument, changed, or raises and leaves it alone.
 """
 
 import math
@@ -13,29 +13,20 @@ from saetools.data.checks import check_finite, check_number, check_rho, check_te
 
 @torch.no_grad()
 def target_frequency_(
-    bias: Tensor,
-    pre_activations: Tensor,
-    rho: float | Tensor,
-    *,
-    tolerance: float = 0.05,
+    bias: Tensor, pre_activations: Tensor, rho: float | Tensor, *, tolerance: float = 0.05
 ) -> Tensor:
     """Shift `bias` so that each unit is active on a share rho of the rows.
 
-    The bias loses the (1 - rho) quantile of its unit's pre-activations, taken half-way between
-    the two values that it separates. Where rows are tied, the nearest share that a threshold
-    can reach is taken.
+    The bias loses the (1 - rho) quantile of its unit's pre-activations, half-way between the values
+    that it separates, or, of tied rows, the one that comes nearest. Source: Anthropic's January
+    2025 update on dictionary learning.
 
     Args:
         bias: (L,), or (..., L) for an ensemble; changed in place.
         pre_activations: (..., B, L), computed with this bias, on many rows.
         rho: target frequency, in (0, 1); a tensor is broadcast against bias.
-        tolerance: how far from rho the reached share may be, in (0, 1).
-
-    Raises:
-        ValueError: if a unit is constant or tied, or rows are too few to come as near to rho.
-
-    Source: the quantile of the data as a bias, as in Anthropic's January 2025 update on
-    dictionary learning.
+        tolerance: in (0, 1); a unit that cannot come so near to rho, since it is constant or tied,
+            or rows are too few, is an error.
 
     Example:
         >>> z = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])
@@ -49,10 +40,8 @@ def target_frequency_(
         raise ValueError(f"tolerance must lie strictly between 0 and 1, got {tolerance}")
     units, rows = (*z.shape[:-2], z.shape[-1]), z.shape[-2]
     if bias.shape != units:
-        raise ValueError(
-            f"bias must have one value per unit of pre_activations, shape {units}, "
-            f"got {tuple(bias.shape)}"
-        )
+        shapes = f"shape {units}, got {tuple(bias.shape)}"
+        raise ValueError(f"bias must have one value per unit of pre_activations, {shapes}")
     target = check_rho(rho, like=bias, shape=bias.shape).expand(units)
     values = z.sort(dim=-2).values
     below, above = values[..., :-1, :], values[..., 1:, :]
@@ -89,19 +78,13 @@ def _unreachable(
 def unit_spread_(layer: nn.Linear, pre_activations: Tensor) -> nn.Linear:
     """Scale the rows of `layer` so that each unit's pre-activations have a spread of 1.
 
-    One temperature then suits all of its units. Weight and bias are scaled alike, so that the
-    share of rows on which a unit is active stays as it is.
-
-    Args:
-        layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
-        pre_activations: (B, L), what `layer` returns, on many rows, over which each unit varies.
-
-    Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422, there for a whole layer at a time.
+    One temperature then suits all of its units. Weight and bias (if any) are scaled alike, so that
+    each unit's frequency stays as it is. `pre_activations`, (B, L), are what the layer returns on
+    many rows, over which each unit varies. Source: Mishkin and Matas 2016 (LSUV), arXiv 1511.06422.
 
     Example:
         >>> layer, x = nn.Linear(3, 2), torch.randn(100, 3)
-        >>> spread = unit_spread_(layer, layer(x))(x).std(0)
-        >>> torch.allclose(spread, torch.ones(2))
+        >>> torch.allclose(unit_spread_(layer, layer(x))(x).std(0), torch.ones(2))
         True
     """
     _check_rows("pre_activations", pre_activations, layer, "out_features", "the layer's units")
@@ -113,11 +96,9 @@ def _check_rows(name: str, rows: Tensor, layer: object, width: str, whose: str) 
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"layer must be an nn.Linear, got {type(layer).__name__}")
     check_finite(name, check_tensor(name, rows, dims=2, rows=2))
-    if rows.ndim != 2 or rows.shape[1] != getattr(layer, width):
-        raise ValueError(
-            f"{name} must have the shape (B, {getattr(layer, width)}) of {whose}, "
-            f"got {tuple(rows.shape)}"
-        )
+    size, shape = getattr(layer, width), tuple(rows.shape)
+    if shape[1:] != (size,):
+        raise ValueError(f"{name} must have the shape (B, {size}) of {whose}, got {shape}")
 
 
 def spread_of(pre_activations: Tensor) -> Tensor:
@@ -126,11 +107,8 @@ def spread_of(pre_activations: Tensor) -> Tensor:
     # Relative to the values, as a constant unit's computed spread is rounding, not 0.
     least = 10 * torch.finfo(spread.dtype).eps * pre_activations.abs().amax(0)
     if (constant := spread <= least).any():
-        unit = int(constant.nonzero()[0])
-        raise ValueError(
-            f"unit {unit} does not vary over the {len(pre_activations)} rows of "
-            "pre_activations: it cannot be scaled to a spread of 1"
-        )
+        unit, rows = int(constant.nonzero()[0]), len(pre_activations)
+        raise ValueError(f"unit {unit} does not vary over the {rows} rows of pre_activations")
     return spread
 
 
@@ -150,35 +128,35 @@ _STARTS, _STEPS = 8, 2000
 def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     """Turn the units of `layer` to uncorrelated directions with a long tail upwards.
 
-    This is independent component analysis (ICA): FastICA for all units at once, with the square
-    as its nonlinearity, which is the one for skewness. A unit that is to be on rarely should be
-    near one value for most rows and far above it for a few; where rows are made of rare additive
-    causes, these directions are those of the causes. The inputs' first L principal components are
-    scaled to a spread of 1, and rotated so that the sum of the units' skewness, the mean of z^3,
-    is largest: the best end of 8 random rotations, drawn from a generator of its own. Afterwards
-    each unit has a mean of 0 and a spread of 1, no two are correlated, and the most skewed
-    comes first.
+    This is independent component analysis (ICA): FastICA for all units at once, with the square as
+    its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). Where rows are made of
+    rare additive causes, the directions are those of the causes. The first L principal components
+    are scaled to a spread of 1, and rotated so that the sum of the units' mean z^3 is largest: the
+    best end of 8 rotations from a fixed seed. Afterwards each unit has a spread of 1 and, given a
+    bias, a mean of 0; no two are correlated, and the most skewed comes first.
 
     Args:
-        layer: its weight (L, D) and bias (L,), if it has one, are changed in place; without a
-            bias the units keep the mean that the rows give them.
+        layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
         inputs: (B, D), what the layer is given, on many rows; they vary in L directions or more.
-
-    Source: Hyvärinen and Oja 2000, Independent component analysis: algorithms and applications.
 
     Example:
         >>> causes = (torch.rand(2000, 3) < 0.1).float()  # rare, and mixed:
         >>> inputs = causes @ torch.tensor([[1.0, 2.0, 0.0], [0.5, 1.0, 3.0], [2.0, 1.0, 1.0]])
         >>> z = skewed_units_(nn.Linear(3, 3), inputs)(inputs)
-        >>> units_of_causes = ((z > 1).float().T @ causes).argmax(0)
-        >>> sorted(units_of_causes.tolist())
+        >>> sorted(((z > 1).float().T @ causes).argmax(0).tolist())  # the unit of each cause
         [0, 1, 2]
     """
     _check_rows("inputs", inputs, layer, "in_features", "what the layer is given")
     units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
+    if (varying := varying_directions(exact)) < units:
+        got = f"got {varying}: give more rows, or leave the units as they are"
+        needed = f"at least as many directions as the layer has units, {units}"
+        raise ValueError(f"inputs must vary in {needed}, {got}")
     mean = exact.mean(0)
-    whiten = _whitening(exact, units)  # (L, D)
+    # The first principal axes, scaled so that the rows have a spread of 1 there.
+    _, sizes, axes = torch.linalg.svd(exact - mean, full_matrices=False)
+    whiten = (len(exact) ** 0.5 / sizes[:units])[:, None] * axes[:units]  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(_STARTS, units, units, generator=generator, device="cpu")
@@ -195,33 +173,11 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
 
 @torch.no_grad()
 def varying_directions(inputs: Tensor) -> int:
-    """In how many directions the rows of inputs (B, D) vary: how many units can be skewed.
-
-    Example:
-        >>> varying_directions(torch.tensor([[0.0, 1.0, 5.0], [1.0, 3.0, 5.0], [2.0, 5.0, 5.0]]))
-        1
-    """
+    """In how many directions the rows of inputs (B, D) vary: how many units can be skewed."""
     exact = inputs.double()
-    return _count_varying(torch.linalg.svdvals(exact - exact.mean(0)), exact)
-
-
-def _count_varying(sizes: Tensor, rows: Tensor) -> int:
-    """How many of the singular values `sizes` of the centred rows are more than rounding."""
-    least = max(1e-6 * float(sizes[0]), 1e-9 * float(rows.norm()))  # rows are float32 as a rule
+    sizes = torch.linalg.svdvals(exact - exact.mean(0))
+    least = max(1e-6 * float(sizes[0]), 1e-9 * float(exact.norm()))  # rows are float32 as a rule
     return int((sizes > least).sum())
-
-
-def _whitening(rows: Tensor, units: int) -> Tensor:
-    """The rows' first principal axes (units, D), scaled so that they have a spread of 1 there."""
-    _, sizes, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    varying = _count_varying(sizes, rows)
-    if varying < units:
-        raise ValueError(
-            f"inputs must vary in at least as many directions as the layer has units, {units}, "
-            f"got {varying}: give more rows, or leave the units as they are"
-        )
-    scaled: Tensor = (len(rows) ** 0.5 / sizes[:units])[:, None] * axes[:units]
-    return scaled
 
 
 def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
@@ -229,11 +185,8 @@ def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _climb(z: Tensor, rotation: Tensor) -> Tensor:
-    """A local maximum (L, L) of the summed skewness, reached from `rotation`.
-
-    The iteration alone may circle near a maximum; half of the last rotation, added to the
-    gradient, holds it back from overshooting.
-    """
+    """A local maximum (L, L) of the summed skewness, reached from `rotation`."""
+    # Alone the iteration may circle near a maximum: half of the last rotation holds it back.
     for _ in range(_STEPS):
         gradient = (z @ rotation.T).square().T @ z / len(z)
         left, _, right = torch.linalg.svd(gradient + 0.5 * rotation)

@@ -14,28 +14,19 @@ from saetools.frequency import activation_frequency
 def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     """Fraction of variance unexplained: squared error over the variance around the mean row.
 
-    0 is perfect; 1 is no better than the mean of x over its rows; it can exceed 1.
-
-    Args:
-        reconstruction: (..., B, D).
-        x: (B, D) or (..., B, D), at least two rows that differ.
-
-    Returns:
-        (...), float32 or better; an error where it would not be finite.
+    0 is perfect; 1 is no better than the mean of x over its rows; it can exceed 1. For a
+    reconstruction (..., B, D) of x, (B, D) or (..., B, D), it is (...), float32 or better. x must
+    have two rows that differ, and squares that are finite.
 
     Example:
-        >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-        >>> fvu(x, x).item(), fvu(torch.full_like(x, 0.5), x).item()
-        (0.0, 1.0)
+        >>> fvu(torch.full((2, 2), 0.5), torch.eye(2))
+        tensor(1.)
     """
-    check_tensor("reconstruction", reconstruction, dims=2)
+    check_finite("reconstruction", check_tensor("reconstruction", reconstruction, dims=2))
     check_finite("x", check_tensor("x", x, dims=2, rows=2))
-    check_finite("reconstruction", reconstruction)
     if reconstruction.shape[-2:] != x.shape[-2:]:
-        raise ValueError(
-            f"reconstruction must have the shape of x, {tuple(x.shape)}, "
-            f"got {tuple(reconstruction.shape)}"
-        )
+        shapes = f"{tuple(x.shape)}, got {tuple(reconstruction.shape)}"
+        raise ValueError(f"reconstruction must have the shape of x, {shapes}")
     if (x == x[..., :1, :]).flatten(-2).all(-1).any():
         raise ValueError("x must vary: all of its rows are equal, so there is nothing to explain")
     exact = torch.promote_types(x.dtype, torch.float32)  # squares overflow in float16
@@ -43,60 +34,35 @@ def fvu(reconstruction: Tensor, x: Tensor) -> Tensor:
     variance = (x - x.mean(-2, keepdim=True)).square().sum((-2, -1))
     unexplained = (reconstruction - x).square().sum((-2, -1)) / variance
     if not unexplained.isfinite().all():  # the squares were too large or too small
-        raise ValueError(
-            f"x and reconstruction must have squares that fit into {exact}, got values up to "
-            f"{torch.stack([x.abs().max(), reconstruction.abs().max()]).max():.2g}: scale both"
-        )
+        largest = max(x.abs().max().item(), reconstruction.abs().max().item())
+        got = f"got values up to {largest:.2g}: scale both"
+        raise ValueError(f"x and reconstruction must have squares that fit into {exact}, {got}")
     return unexplained
 
 
-@torch.no_grad()
 def l0(pre_activations: Tensor) -> Tensor:
-    """Mean number of active units per row, (...), of pre_activations (..., B, L).
-
-    Example:
-        >>> l0(torch.tensor([[1.0, -1.0], [2.0, 3.0]])).item()
-        1.5
-    """
+    """Mean number of active units per row, (...), of pre_activations (..., B, L)."""
     return activation_frequency(pre_activations).sum(-1)
 
 
-@torch.no_grad()
 def dead_latents(rho_hat: Tensor) -> Tensor:
-    """Which units are never active, (..., L) bool, by their frequencies rho_hat (..., L).
-
-    Example:
-        >>> dead_latents(torch.tensor([0.0, 0.2, 1.0]))
-        tensor([ True, False, False])
-    """
+    """Which units are never active, as bools, by their frequencies rho_hat (..., L)."""
     return check_tensor("rho_hat", rho_hat, dims=1) == 0
 
 
-@torch.no_grad()
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
-    """Which units are active on more than a share `above` of the rows, (..., L) bool.
-
-    Args:
-        rho_hat: activation frequencies (..., L) in [0, 1].
-        above: the share, in [0, 1), beyond which a unit tells nothing by being active.
-
-    Example:
-        >>> dense_latents(torch.tensor([0.0, 0.2, 1.0]))
-        tensor([False, False,  True])
-    """
+    """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools."""
     check_number("above", above, minimum=0, below=1)
     return check_tensor("rho_hat", rho_hat, dims=1) > above
 
 
 class FrequencyMeter:
-    """The activation frequency of each unit over data that comes in pieces.
-
-    It counts rows, in integers, so that pieces of unequal size weigh by what they hold.
+    """The activation frequency of each unit over data that comes in pieces, counted by rows.
 
     Example:
         >>> meter = FrequencyMeter()
-        >>> meter.update(torch.tensor([[1.0, -1.0], [2.0, -3.0], [1.0, 1.0]]))
-        >>> meter.update(torch.tensor([[-1.0, -1.0]]))
+        >>> for piece in torch.tensor([[1.0, -1.0], [2.0, -3.0], [1.0, 1.0]]), -torch.ones(1, 2):
+        ...     meter.update(piece)
         >>> meter.compute()
         tensor([0.7500, 0.2500])
     """
@@ -112,15 +78,11 @@ class FrequencyMeter:
         self._add("pre_activations", (pre_activations > 0).sum(-2), pre_activations.shape[-2])
 
     def over_ranks(self, group: "dist.ProcessGroup | None" = None) -> "FrequencyMeter":
-        """A new meter with what the meters of all processes have counted, the same on each.
+        """A new meter, the same on all processes, with what the meters of all have counted.
 
-        Every process of the group makes the call, one that has counted nothing as well. Without
-        torch.distributed, or before it is initialised, it is a copy.
+        Each makes the call, even if it has counted nothing. Without torch.distributed: a copy.
         """
-        several = dist.is_available() and dist.is_initialized()
-        ranks = dist.get_world_size(group) if several else 1
-        if ranks < 1:
-            raise ValueError("group must hold this process, got one that does not")
+        ranks = count_ranks(group)
         counts = [(self.active, self.rows)] * ranks
         if ranks > 1:  # as objects: one that has counted nothing does not know the units' shape
             mine = None if self.active is None else self.active.cpu()
@@ -128,8 +90,8 @@ class FrequencyMeter:
         pooled = FrequencyMeter()
         for active, rows in counts:
             if active is not None:
-                like = active if self.active is None else self.active
-                pooled._add("group", active.to(like.device), rows)
+                here = active if self.active is None else active.to(self.active.device)
+                pooled._add("group", here, rows)
         return pooled
 
     def _add(self, name: str, active: Tensor, rows: int) -> None:
@@ -146,6 +108,14 @@ class FrequencyMeter:
         return self.active / self.rows
 
 
+def count_ranks(group: "dist.ProcessGroup | None") -> int:
+    """The number of processes in a group that holds this one; 1 without torch.distributed."""
+    ranks = dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+    if ranks < 1:
+        raise ValueError("group must hold this process, got one that does not")
+    return ranks
+
+
 class Evaluation(NamedTuple):
     """How a model does on one set of rows: its FVU, and each unit's hard frequency."""
 
@@ -155,13 +125,10 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
-    """Reconstruction and hard frequencies of `model` on all rows of x (B, D).
+    """How `model` does on the rows of x (B, D), at least two that differ.
 
-    The model is in evaluation mode meanwhile (no dropout), and as it was afterwards.
-
-    Args:
-        model: what it returns for x has `reconstruction` and `pre_activations`, as `Output` does.
-        x: (B, D), at least two rows that differ, on the model's device.
+    What it returns for x has `reconstruction` and `pre_activations`, as `Output` does. It is in
+    evaluation mode meanwhile (no dropout), and as it was afterwards.
 
     Example:
         >>> from saetools import SparseAutoencoder
@@ -178,61 +145,3 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     check_finite("the model's pre_activations", output.pre_activations)
     frequency = activation_frequency(output.pre_activations)
     return Evaluation(fvu(output.reconstruction, x).item(), frequency)
-
-
-class Match(NamedTuple):
-    """Units paired with factors, one to one."""
-
-    mean: float  # of the phi coefficients of the pairs, in [-1, 1]
-    units: Tensor  # (P,), P = min(L, K)
-    factors: Tensor  # (P,)
-    phi: Tensor  # (L, K), of every unit with every factor
-
-
-@torch.no_grad()
-def phi_coefficients(pre_activations: Tensor, factors: Tensor) -> Tensor:
-    """Correlation between "the unit is active" and "the factor is on", for each pair.
-
-    The phi coefficient, Pearson's correlation of two binary variables.
-
-    Args:
-        pre_activations: (B, L); a unit is active where it is > 0.
-        factors: (B, K), for the same rows; a factor is on where it is > 0.
-
-    Returns:
-        (L, K) in [-1, 1], float64 on the CPU; 0 for a unit or a factor that is always or never on.
-
-    Example:
-        >>> z = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
-        >>> factors = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
-        >>> phi_coefficients(z, factors).tolist()
-        [[1.0, 0.0]]
-    """
-    check_finite("pre_activations", check_rows("pre_activations", pre_activations))
-    check_finite("factors", check_rows("factors", factors))
-    if len(pre_activations) != len(factors):
-        counts = f"{len(pre_activations)}, got {len(factors)}"
-        raise ValueError(f"factors must have the rows of pre_activations, {counts}")
-    active, on = ((value > 0).to("cpu", torch.float64) for value in (pre_activations, factors))
-    active, on = active - active.mean(0), on - on.mean(0)
-    scale = active.norm(dim=0)[:, None] * on.norm(dim=0)
-    return torch.where(scale > 0, active.T @ on / scale, 0.0)
-
-
-def match_factors(pre_activations: Tensor, factors: Tensor) -> Match:
-    """Pair units with factors, one to one, so that the mean of `phi_coefficients` is largest.
-
-    By the Hungarian method, scipy.optimize.linear_sum_assignment.
-
-    Example:
-        >>> factors = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-        >>> match = match_factors(factors.flip(1) - 0.5, factors)
-        >>> round(match.mean, 6), match.factors.tolist()
-        (1.0, [1, 0])
-    """
-    from scipy.optimize import linear_sum_assignment  # optional: the rest does without SciPy
-
-    phi = phi_coefficients(pre_activations, factors)
-    pairs = linear_sum_assignment(phi.numpy(), maximize=True)
-    units, paired = map(torch.as_tensor, pairs)
-    return Match(phi[units, paired].mean().item(), units, paired, phi)

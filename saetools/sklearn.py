@@ -34,18 +34,15 @@ class SparseAutoencoderTransformer(
     `fit` is `train_at_frequency` on a `SparseAutoencoder` without bounds on its output, on rows
     that are centred and divided by one number, their spread over all columns. A column that varies
     more counts for more, as in PCA: where units differ, put a StandardScaler before it.
-
-    There is no sample_weight, on purpose: a frequency is a share of rows. To have a row count
-    twice, give it twice.
+    There is no sample_weight, on purpose: a frequency is a share of rows; give a row twice instead.
 
     Args:
         n_components: number of units of the code.
         rho: target frequency; a tensor (n_components,) for one per unit.
         hidden_layer_sizes: widths of the layers between the rows and the code, which the decoder
             mirrors; () for a linear encoder and decoder.
-        steps, batch_size, learning_rate: of Adam in `fit`, where the rate is the largest.
-        weight: factor of the penalty; larger than for rows in [0, 1], whose errors are smaller.
-        tolerance: how far from rho few or tied rows may leave a unit.
+        steps, batch_size, learning_rate, weight, tolerance: as for `train_at_frequency`; the weight
+            is larger than for rows in [0, 1], whose errors are smaller.
         device: None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
             differs each time, and does not draw from NumPy's global random state.
@@ -54,18 +51,14 @@ class SparseAutoencoderTransformer(
         model_: the `SparseAutoencoder`; it takes rows as (X - mean_) / scale_.
         mean_, scale_: the mean row, and the root of the columns' mean variance, a float.
         frequencies_: each unit's share of active rows, among those of the last fit or partial_fit.
-        history_: {"error": [...], "penalty": [...]}, each of the n_iter_ steps' mean squared error,
-            in units of scale_ squared, and weighted penalty.
+        history_: {"error": [...], "penalty": [...]} of n_iter_ steps; errors in scale_ squared.
 
     Example:
         >>> from saetools import sparse_mixture
         >>> X = 1000 * sparse_mixture(1000, seed=0).train.numpy() - 70
         >>> sae = SparseAutoencoderTransformer(4, rho=0.15, steps=140, random_state=0)
-        >>> code = sae.fit_transform(X)
-        >>> code.shape, (code > 0).mean(0).round(2).tolist()
-        ((1000, 4), [0.15, 0.15, 0.15, 0.15])
-        >>> sae.inverse_transform(code).shape, sae.score(X) > 0.5
-        ((1000, 20), True)
+        >>> (sae.fit_transform(X) > 0).mean(0).round(2).tolist(), sae.score(X) > 0.5
+        ([0.15, 0.15, 0.15, 0.15], True)
     """
 
     def __init__(
@@ -112,9 +105,9 @@ class SparseAutoencoderTransformer(
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
-        The first call, unless after `fit`, also decides mean_, scale_ and where the units start, at
-        rho on its rows: give it some hundreds that are like those to come. Units come near rho,
-        the nearer the larger the batches. learning_rate and weight may be changed in between.
+        The first call, unless after `fit`, also decides mean_, scale_ and where the units start:
+        give it some hundreds of rows like those to come. Units come near rho, the nearer the larger
+        the batches. learning_rate and weight may be changed in between.
         """
         rate = check_number("learning_rate", self.learning_rate, above=0)
         weight = check_number("weight", self.weight, minimum=0)

@@ -51,8 +51,8 @@ from saetools import (
     train_ensemble,
     unit_spread_,
 )
-from saetools.metrics import match_factors
 from saetools.sklearn import SparseAutoencoderTransformer
+from saetools.tutorial.matching import match_factors
 
 UNITS = 3
 X = torch.rand(12, UNITS, generator=torch.Generator().manual_seed(0))

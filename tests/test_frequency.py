@@ -323,31 +323,6 @@ def test_half_precision_is_counted_in_single(estimate, dtype):
     assert torch.equal(got, estimate(z.float(), 0.3))
 
 
-@given(scale=st.floats(0.01, 8), shift=st.floats(-5, 5), temperature=st.floats(0.3, 3))
-def test_soft_frequency_logits_are_the_logits_of_soft_frequency(scale, shift, temperature):
-    z = normal(2, 9, 3) * scale / 8 + shift * temperature
-    for dim in (-2, 0, (0, 1), (0, 1, 2)):
-        expected = torch.logit(soft_frequency(z, temperature, dim=dim))
-        got = soft_frequency_logits(z, temperature, dim=dim)
-        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_soft_frequency_logits_pass_gradcheck():
-    z = normal(2, 4, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: soft_frequency_logits(z, 0.7), z)
-
-
-@pytest.mark.parametrize("end", [-1000.0, 1000.0])
-def test_soft_frequency_logits_keep_their_gradient_where_the_frequency_has_none(end):
-    z = torch.full((8, 2), end)
-    logits = soft_frequency_logits(z, 0.3)
-    assert logits.tolist() == pytest.approx([end / 0.3] * 2, rel=1e-6)
-    slopes = gradient(soft_frequency_logits, z, 0.3)
-    # A logit of 3333 has few digits left behind its point in float32.
-    torch.testing.assert_close(slopes, torch.full_like(z, 1 / 0.3 / 8), rtol=1e-3, atol=0)
-    assert not gradient(soft_frequency, z, 0.3).any()
-
-
 @given(rho_hat=st.floats(0, 1), eps=st.floats(1e-6, 0.49))
 def test_smooth_squeezes_into_eps_and_keeps_its_gradient_at_the_ends(rho_hat, eps):
     leaf = torch.tensor([0.0, rho_hat, 1.0], dtype=torch.float64, requires_grad=True)

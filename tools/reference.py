@@ -18,6 +18,7 @@ MODULES = (  # the public names, and what is public in a room without being one 
     "saetools.gradients",
     "saetools.metrics",
     "saetools.sklearn",
+    "saetools.tutorial.matching",
     "saetools.tutorial.plots",
 )
 

@@ -1,10 +1,7 @@
-"""The one door for arguments: every error names the argument, its value and what is allowed.
+"""The one door for arguments: an error names the argument, its value and what is allowed."""
 
-Each check returns the value that it has let through.
-"""
-
-import math
 from collections.abc import Sequence
+from math import inf, isfinite
 from numbers import Integral, Real
 
 import torch
@@ -63,33 +60,19 @@ def check_finite(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def check_range(name: str, value: Tensor, low: float, high: float, *, advice: str = "") -> Tensor:
-    """A tensor of values in [low, high]."""
-    smallest, largest = value.min().item(), value.max().item()
-    if smallest < low or largest > high:
-        raise ValueError(
-            f"{name} must lie in [{low:g}, {high:g}], "
-            f"got values from {smallest:.9g} to {largest:.9g}" + (f": {advice}" if advice else "")
-        )
-    return value
-
-
 def check_rho(rho: object, *, like: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """A number or tensor strictly between 0 and 1, in the dtype and on the device of `like`.
+    """A number or tensor strictly between 0 and 1 in the dtype of `like`, to which it is rounded.
 
-    It is checked in that dtype, where a number near 0 or 1 may be rounded to it. Tensors are not
-    checked inside a compiled function, which cannot depend on their values. With a shape, a
-    tensor must broadcast against it.
+    It must broadcast against the shape. The values of a tensor are not checked where it is
+    compiled.
     """
     limits = torch.finfo(like.dtype)
     least = limits.smallest_normal  # 1 / rho overflows below it
     if isinstance(rho, Tensor):
+        units = f"the units, shape {tuple(shape or ())}"
         pairs = zip(reversed(rho.shape), reversed(shape or ()), strict=False)
         if not all(a == b or 1 in (a, b) for a, b in pairs):
-            raise ValueError(
-                f"rho must broadcast against the units, shape {tuple(shape or ())}, "
-                f"got shape {tuple(rho.shape)}"
-            )
+            raise ValueError(f"rho must broadcast against {units}, got shape {tuple(rho.shape)}")
         target = rho.to(like)
         if torch.compiler.is_compiling() or ((target >= least) & (target < 1)).all():
             return target
@@ -126,19 +109,14 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> int:
 
 
 def check_number(
-    name: str,
-    value: object,
-    *,
-    above: float = -math.inf,
-    minimum: float = -math.inf,
-    below: float = math.inf,
+    name: str, value: object, *, above: float = -inf, minimum: float = -inf, below: float = inf
 ) -> float:
     """A finite float within the bounds that are given."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
-    if not math.isfinite(number) or number <= above or number < minimum:
-        bound = f"greater than {above:g}" if above > -math.inf else f"at least {minimum:g}"
+    if not isfinite(number) or number <= above or number < minimum:
+        bound = f"greater than {above:g}" if above > -inf else f"at least {minimum:g}"
         raise ValueError(f"{name} must be finite and {bound}, got {value}")
     if number >= below:
         raise ValueError(f"{name} must be less than {below:g}, got {value}")

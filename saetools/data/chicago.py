@@ -3,14 +3,13 @@
 import csv
 import gzip
 import math
+from collections.abc import Iterable, Iterator
 from datetime import date
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from saetools.data.devices import on_device
 
 TEST_SHARE = 0.2
 CLIP = 0.001  # share of the training days clipped at either end, against recording errors
@@ -31,18 +30,13 @@ class ChicagoContext(NamedTuple):
 def chicago_context(*, device: str | torch.device | None = None) -> ChicagoContext:
     """Real 20-dimensional context vectors: 5,698 days in Chicago, 2001-01-22 to 2016-08-28.
 
-    18 weather readings, the season ((1 - cos(2 pi day_of_year / 365.25)) / 2: 0 in midwinter,
-    1 in midsummer) and whether the day is at the weekend. The last 20 % of the days are the
-    test set, since neighbouring days are alike. Each feature is clipped to its 0.1 % and 99.9 %
-    quantiles and scaled to [0, 1]; both are fitted on the training days alone.
+    18 weather readings, the season (0 in midwinter, 1 in midsummer) and whether the day is at the
+    weekend. The last 20 % of the days are the test set, since neighbouring days are alike. Each
+    feature is clipped to its 0.1 % and 99.9 % quantiles and scaled to [0, 1]; both are fitted on
+    the training days alone. Ridership is that of one station (Clark/Lake): a target for a
+    downstream task, not an input. The tensors, float32, are on `device`; None is torch's default.
 
-    Ridership is that of one station (Clark/Lake): a target for a downstream task, not an input.
-
-    Args:
-        device: where the tensors, float32, are to be; None for torch's default device.
-
-    Source: the Chicago data set of the R package modeldata, MIT licence; the licence lies
-    beside the file.
+    Source: the Chicago data set of the R package modeldata, MIT; its licence lies beside the file.
 
     Example:
         >>> days = chicago_context()
@@ -73,3 +67,9 @@ def chicago_context(*, device: str | torch.device | None = None) -> ChicagoConte
         test_dates=dates[split:],
     )
     return ChicagoContext(*on_device(device, days))
+
+
+def on_device(device: str | torch.device | None, fields: Iterable[Any]) -> Iterator[Any]:
+    """The fields, those that are tensors on `device`, or on torch's default device."""
+    place = torch.empty(0, device=device).device
+    return (field.to(place) if isinstance(field, Tensor) else field for field in fields)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_count, check_number
-from saetools.data.devices import on_device
+from saetools.data.chicago import on_device
 
 
 class SparseMixture(NamedTuple):
@@ -33,26 +33,17 @@ def sparse_mixture(
 ) -> SparseMixture:
     """Rows that a few sparse causes explain, with those causes as ground truth.
 
-    Each factor is on in a share `frequency` of the rows, independently, with a strength drawn
-    uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the features and 0
-    on the rest. Noise is uniform and bounded, so the rows lie in [0, 1] without clipping.
-
-    Args:
-        rows: training rows.
-        test_rows: test rows, from the same distribution.
-        factors: number of causes K.
-        features: dimension D of a row, two or more.
-        frequency: share of the rows on which a factor is on, in (0, 1].
-        noise: half-width of the noise, as a fraction of the largest possible signal.
-        seed: seeds a generator of its own, on the CPU.
-        device: where the tensors, float32, are to be; None for torch's default device.
+    Each of K factors is on in a share `frequency`, in (0, 1], of the rows, independently, with a
+    strength drawn uniformly from [0.5, 1]; each adds its dictionary row, uniform on half of the two
+    or more features and 0 on the rest. Noise is uniform, of a half-width that is a fraction `noise`
+    of the largest possible signal, so that the rows lie in [0, 1] without clipping. The seed is
+    that of a generator of its own, on the CPU; `device` is as for `chicago_context`.
 
     Example:
-        >>> mixture = sparse_mixture(1000, seed=0)
-        >>> mixture.train.shape, mixture.dictionary.shape
-        (torch.Size([1000, 20]), torch.Size([4, 20]))
+        >>> sparse_mixture(1000, seed=0).train.shape
+        torch.Size([1000, 20])
     """
-    for name, count in (("rows", rows), ("test_rows", test_rows), ("factors", factors)):
+    for name, count in {"rows": rows, "test_rows": test_rows, "factors": factors}.items():
         check_count(name, count)
     check_count("features", features, minimum=2)
     check_number("noise", noise, minimum=0)
@@ -73,12 +64,5 @@ def sparse_mixture(
     error = noise * largest * (2 * uniform(rows + test_rows, features) - 1)
     offset = noise * largest * scale
     x = (offset + scale * (strength @ dictionary + error)).clamp(0, 1)  # against rounding only
-    mixture = SparseMixture(
-        train=x[:rows],
-        test=x[rows:],
-        train_factors=strength[:rows],
-        test_factors=strength[rows:],
-        dictionary=scale * dictionary,
-        offset=offset.item(),
-    )
-    return SparseMixture(*on_device(device, mixture))
+    split = (x[:rows], x[rows:], strength[:rows], strength[rows:])
+    return SparseMixture(*on_device(device, (*split, scale * dictionary, offset.item())))

@@ -25,22 +25,20 @@ def backward_in_parts(
 ) -> Tensor:
     """Add to the gradients what one backward pass through the loss of all parts together would.
 
-    Two passes over the parts: one without a gradient, which gathers the means of the whole
-    batch, and one that uses them. Dropout draws the same masks in both, and buffers, such as
-    BatchNorm's statistics, are updated once. Returns the whole batch's loss, without a gradient.
+    Two passes over the parts: one without a gradient, which gathers the means of the whole batch,
+    and one that uses them. Dropout draws the same masks in both, and buffers, such as BatchNorm's
+    statistics, are updated once. The loss of the whole batch is returned.
 
     Args:
         model: what `loss` calls. Where it is a DistributedDataParallel, gradients are exchanged
             with the last part only; keep the buffers of the first process.
         parts: the micro-batches, of equal size or not; kept in memory meanwhile.
-        loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends
-            each mean over rows, the error as well as the frequency, through
-            `batch_mean(mean, rows)`; `frequency_penalty(..., batch_mean=batch_mean)` does so. A
-            weight decay goes through it too, with the part's rows, or it would count once per
-            part. Random numbers are drawn from torch alone.
+        loss: called as loss(part, batch_mean), twice for each part, returns a scalar. It sends each
+            mean over rows, the error as well as the frequency and a weight decay, through
+            `batch_mean(mean, rows)`, and draws random numbers from torch alone.
         backward: called with each part's loss, e.g. `lambda loss: scaler.scale(loss).backward()`.
-        group: as for `over_ranks`. The processes' numbers of parts may differ; a process that has
-            no rows gives a part without rows.
+        group: as for `over_ranks`. The numbers of parts may differ; without rows, give one part of
+            0.
 
     Example:
         >>> from saetools import SparseAutoencoder, frequency_penalty
@@ -49,8 +47,7 @@ def backward_in_parts(
         ...     x, _, z = model(part)
         ...     error = batch_mean((x - part).square().mean(), len(part))
         ...     return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
-        >>> backward_in_parts(model, torch.rand(100, 20).split(32), loss).requires_grad
-        False
+        >>> whole = backward_in_parts(model, torch.rand(100, 20).split(32), loss)
     """
     parts = list(parts)
     if not parts:
@@ -64,7 +61,7 @@ def backward_in_parts(
     if min(calls) == 0 or len(set(calls)) > 1:
         needed = "loss must call batch_mean, and as often for each part"
         raise RuntimeError(f"{needed}, got {calls} calls")
-    own = [torch.stack(of_one).sum(0) for of_one in zip(*sums, strict=True)]  # of each mean
+    own = [torch.stack(of_parts).sum(0) for of_parts in zip(*sums, strict=True)]
     totals, ranks = add_up(own, group)
     for position, part in enumerate(parts, start=1):
         with nullcontext() if position == len(parts) else no_sync():
@@ -74,14 +71,12 @@ def backward_in_parts(
 
 
 def _gather(sums: list[Tensor], mean: Tensor, rows: int) -> Tensor:
-    """The first pass's batch_mean."""
     mean = checked_mean(mean, rows)
     sums.append(row_sums(mean, rows))
     return mean
 
 
 def _share_next(totals: Iterator[Tensor], ranks: int, mean: Tensor, rows: int) -> Tensor:
-    """The second pass's batch_mean."""
     return with_share(checked_mean(mean, rows), ranks * rows, next(totals))
 
 

@@ -18,14 +18,14 @@ class Capture:
     Args:
         model: what you call as `model(x)`; nothing is captured of `model.forward(x)`,
             `model.encoder(x)` or a copy of the model.
-        layers: one or more names of its modules, as in `model.named_modules()`. A pre-activation
-            that no module returns gets a name by sending it through an `nn.Identity`.
+        layers: names of its modules, as in `model.named_modules()`. A pre-activation that no module
+            returns gets a name by sending it through an `nn.Identity`.
         select: what to take of an output that is no tensor. An `nn.LSTM` returns (output, state):
             `select=lambda returned: returned[0]`.
 
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
     `"_orig_mod.encoder.4"` in what torch.compile returns. Capture a compiled model before its first
-    call; later may be too late, and then reading raises. Activation checkpointing needs
+    call; later may be too late, and reading raises. Activation checkpointing needs
     `use_reentrant=False`.
 
     Example:
@@ -33,9 +33,8 @@ class Capture:
         >>> model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(inplace=True), nn.Linear(8, 20))
         >>> x = torch.rand(100, 20)
         >>> with Capture(model, "0") as captured:
-        ...     loss = (model(x) - x).square().mean()
-        >>> loss = loss + frequency_penalty(captured["0"], rho=0.2)
-        >>> loss.backward()
+        ...     error = (model(x) - x).square().mean()
+        >>> (error + frequency_penalty(captured["0"], rho=0.2)).backward()
     """
 
     def __init__(
@@ -46,17 +45,20 @@ class Capture:
         if select is not None and not callable(select):
             raise TypeError(f"select must be a function, got {type(select).__name__}")
         modules = dict(model.named_modules(remove_duplicate=False))
-        _check_names(layers, modules)
+        if not layers:
+            raise ValueError("layers must name at least one module of the model, got none")
+        for name in layers:
+            _check_name(name, modules)
         self.layers = tuple(dict.fromkeys(layers))
         self._select = select or (lambda output: output)
         self._runs: dict[str, list[Tensor]] = {}  # of the latest call of the model
         self._cut: set[str] = set()  # the layers that ran in it outside of its graph
         self._builds_graph: bool | None = None  # None between calls
-        self._handles = [model.register_forward_pre_hook(self._begin)]
-        for name in self.layers:
-            store = partial(self._store, name)
-            self._handles.append(modules[name].register_forward_hook(store))
-        self._handles.append(model.register_forward_hook(self._end, always_call=True))
+        self._handles = [
+            model.register_forward_pre_hook(self._begin),
+            *(modules[n].register_forward_hook(partial(self._store, n)) for n in self.layers),
+            model.register_forward_hook(self._end, always_call=True),
+        ]
 
     def __getitem__(self, layer: str) -> Tensor:
         """The output of a `layer` that ran once in the latest call of the model."""
@@ -110,10 +112,8 @@ class Capture:
             return
         output = self._select(output)  # in a checkpoint's second run as in its first
         if not isinstance(output, Tensor):
-            raise TypeError(
-                f"what is taken of layer {name!r} must be a torch.Tensor, got "
-                f"{type(output).__name__}: say what, as in select=lambda returned: returned[0]"
-            )
+            got = f"{type(output).__name__}: say what, as in select=lambda returned: returned[0]"
+            raise TypeError(f"what is taken of layer {name!r} must be a torch.Tensor, got {got}")
         if self._builds_graph is not None:
             self._runs[name].append(output.clone())
             if self._builds_graph and not torch.is_grad_enabled():
@@ -124,21 +124,16 @@ class Capture:
         self._builds_graph = None
 
 
-def _check_names(layers: tuple[object, ...], modules: dict[str, nn.Module]) -> None:
-    if not layers:
-        raise ValueError("layers must name at least one module of the model, got none")
-    for name in layers:
-        if not isinstance(name, str):
-            kind = type(name).__name__
-            raise TypeError(f"layers must be names, as in Capture(model, 'a', 'b'), got {kind}")
-        if name not in modules:
-            within = [other for other in modules if other.endswith(f".{name}")]
-            near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
-            meant = f"did you mean {_listed(near)}? " if near else ""
-            it_has = f"It has {_listed(filter(None, modules))}"
-            raise ValueError(
-                f"layers must name modules of the model, got {name!r}: {meant}{it_has}"
-            )
+def _check_name(name: object, modules: dict[str, nn.Module]) -> None:
+    if not isinstance(name, str):
+        several = "several are given as Capture(model, 'encoder.2', 'encoder.4')"
+        raise TypeError(f"layers must be names, each a str, got {type(name).__name__}: {several}")
+    if name not in modules:
+        within = [other for other in modules if other.endswith(f".{name}")]
+        near = dict.fromkeys(difflib.get_close_matches(name, modules, cutoff=0.5) + within)
+        meant = f"did you mean {_listed(near)}? " if near else ""
+        meant += f"It has {_listed(filter(None, modules))}"
+        raise ValueError(f"layers must name modules of the model, got {name!r}: {meant}")
 
 
 def _listed(names: Iterable[str], most: int = 20) -> str:

@@ -11,15 +11,10 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
 
     Feature maps (B, C, H, W), whose units are the channels, have units_dim=1 and B H W rows;
     sequences (B, T, L) have units_dim=-1 and B T rows, or fewer, where a mask leaves out padding.
-
-    Args:
-        pre_activations: at least two dims, of which one is the units.
-        mask: bool, True where a place counts: the dims of pre_activations without the units', each
-            of the same size or 1. The padding masks of torch.nn's attention say the opposite.
-
-    Returns:
-        (rows, L), in the order of the dims. What the mask leaves out, NaN included, reaches
-        neither the value nor the gradient, and torch.compile breaks the graph at a mask.
+    The mask, of bools, is True where a place counts: it has the dims of pre_activations without the
+    units', each of the same size or 1. The padding masks of torch.nn's attention say the opposite.
+    What it leaves out, NaN included, reaches neither the value, (rows, L) in the order of the dims,
+    nor the gradient; torch.compile breaks the graph at it.
 
     Example:
         >>> pool_rows(torch.randn(8, 3, 5, 5), units_dim=1).shape
@@ -42,10 +37,8 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
         raise TypeError(f"mask must have the dtype torch.bool, got {mask.dtype}: use mask.bool()")
     shape, found = tuple(places.shape[:-1]), tuple(mask.shape)
     if len(found) != len(shape) or any(n not in (1, m) for n, m in zip(found, shape, strict=True)):
-        raise ValueError(
-            "mask must have the dims of pre_activations without the units', each of the same size "
-            f"or 1: {shape}, got {found}"
-        )
+        sizes = f"each of the same size or 1: {shape}, got {found}"
+        raise ValueError(f"mask must have the dims of pre_activations without the units', {sizes}")
     counted = mask.expand(shape).to(rows.device).flatten().nonzero().squeeze(1)
     if len(counted) == 0:
         raise ValueError("mask must leave at least one row, got False everywhere")

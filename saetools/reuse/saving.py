@@ -1,7 +1,4 @@
-"""A `SparseAutoencoder` in a file, from which nothing is executed or unpickled.
-
-The format is safetensors: a JSON header, then plain numbers (`pip install "saetools[saving]"`).
-"""
+"""A `SparseAutoencoder` in a safetensors file, from which nothing is executed or unpickled."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saetools.data.checks import check_finite
-from saetools.training.files import FilePath, checked_path, write_atomically
+from saetools.training.checkpoints import FilePath, checked_path, write_atomically
 from saetools.training.models import SparseAutoencoder
 
 _FORMAT = 1  # to be raised when an older reader would misunderstand a file
@@ -29,18 +26,15 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 
     Its output function is torch.sigmoid, torch.relu, torch.tanh or nn.Identity(). The file appears
     whole or not at all: if writing fails, an older one stays as it was. Not kept: which parameters
-    learn, training or evaluation mode, hooks.
-
-    For any other module, a subclass included, there is safetensors.torch.save_model(model, path),
-    and load_model(model, path), which fills a module that you have made; layers may share weights.
+    learn, training or evaluation mode, hooks. For any other module there are
+    safetensors.torch.save_model(model, path), and load_model(model, path), which fills a module.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(SparseAutoencoder((20, 8), torch.tanh), f"{folder}/model.safetensors")
-        ...     model = load(f"{folder}/model.safetensors")
-        >>> model.sizes, model.output.__name__
-        ((20, 8), 'tanh')
+        ...     load(f"{folder}/model.safetensors").sizes
+        (20, 8)
     """
     remedy = "use safetensors.torch.save_model"
     if type(model) is not SparseAutoencoder:
@@ -61,10 +55,9 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 
 
 def load(path: FilePath, *, device: str | torch.device | None = None) -> SparseAutoencoder:
-    """The model that `save` has written, with its dtype, in training mode.
+    """The model that `save` has written, with its dtype, in training mode; see its example.
 
-    It is on the given device, or torch's default one. A file that is damaged, or was written by
-    something else or by a newer saetools, is a ValueError.
+    It is on `device`, or torch's default one. A file of something else is a ValueError.
     """
     safetensors, data = _safetensors(), checked_path(path).read_bytes()
     try:

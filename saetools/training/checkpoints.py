@@ -1,21 +1,24 @@
 """Training that can be killed at any step, and goes on from its last checkpoint to the same bits.
 
-A checkpoint is a file of `torch.save` that holds tensors, numbers, text, lists and dicts alone. It
-is read with weights_only=True: nothing in it is executed.
+A file of `torch.save` holds tensors, numbers, text, lists and dicts alone, and nothing in it is
+executed: it is read with weights_only=True.
 """
 
 import io
+import os
 import pickle
+import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from saetools.training.files import FilePath, checked_path, remove_partial, write_atomically
 from saetools.training.identity import Facts
 from saetools.training.random_states import GlobalRandomStates
 
+FilePath = str | os.PathLike[str]
 _FORMAT = 2  # to be raised when an older reader would misunderstand a file
 _ENTRIES = {"format", "identity", "done", "curves", "observations", "parts", "random"}
 
@@ -36,11 +39,9 @@ class History(NamedTuple):
 
 
 class Keeper:
-    """The history of a training; restores it from a checkpoint, and keeps new ones there.
+    """The history of a training, and of `parts` each that has a state, restored in this order.
 
-    Of `parts` each that has a state_dict and a load_state_dict is kept, and restored in this order;
-    also the states of the global random generators, of which those that training does not draw
-    from are given back in the end.
+    Global random generators that training does not draw from are given back in the end.
     """
 
     def __init__(
@@ -117,10 +118,8 @@ def _read(path: FilePath) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is no complete checkpoint: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT or _ENTRIES - set(state):
-        raise ValueError(
-            f"{path} is no checkpoint of this saetools, format {_FORMAT}: remove it to begin anew, "
-            "or use the saetools that wrote it"
-        )
+        remedy = "remove it to begin anew, or use the saetools that wrote it"
+        raise ValueError(f"{path} is no checkpoint of this saetools, format {_FORMAT}: {remedy}")
     return state
 
 
@@ -133,7 +132,39 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):  # no named tuple, which would come back without its names
         return type(value)(_plain(inner) for inner in value)
     raise TypeError(
-        f"a checkpoint cannot hold a {type(value).__name__}: what observe returns, and the state "
-        "of a penalty or a scheduler, must be tensors, numbers, text, or lists, tuples and dicts "
-        "of these"
+        f"a checkpoint cannot hold a {type(value).__name__}: what observe returns, the state of a "
+        "penalty or a scheduler, must be tensors, numbers, text, lists, tuples or dicts of these"
     )
+
+
+def write_atomically(path: FilePath, data: bytes) -> None:
+    """Put `data` into a file, which appears whole or not at all; until then an older one stays."""
+    target = checked_path(path).resolve()  # a symbolic link is followed, not replaced
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that exists, got {target}")
+    # In the same folder, since a file is replaced in one go only within a file system.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def remove_partial(path: FilePath) -> None:
+    """Remove what a process left that was killed while it wrote the file at `path`."""
+    target = checked_path(path).resolve()
+    for left in target.parent.glob("*.partial"):
+        if left.name.startswith(f".{target.name}."):
+            left.unlink(missing_ok=True)
+
+
+def checked_path(path: object) -> Path:
+    """`path` as a Path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}")
+    return Path(path)

@@ -1,7 +1,7 @@
 """Many models of one shape, trained at once as one stacked computation."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from saetools.data.checks import check_count, check_number
-from saetools.training import bookkeeping as books
-from saetools.training.checkpoints import Checkpoint, History
-from saetools.training.files import FilePath
+from saetools.data.checks import check_count, check_rows
+from saetools.training import loop
+from saetools.training.checkpoints import Checkpoint, FilePath, History
 from saetools.training.models import SparseAutoencoder
-from saetools.training.rows import check_rows, rows_of_batches
-from saetools.training.stacking import stack, unstack
+from saetools.training.rows import check_training_rows, rows_of_batches
+from saetools.training.stacking import check_alike, stack, unstack
 
 _Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
 
@@ -23,13 +22,13 @@ _Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
 def train_ensemble(
     models: Sequence[SparseAutoencoder],
     x: Tensor,
-    penalty: books.Penalty | None = None,
+    penalty: loop.Penalty | None = None,
     *,
     steps: int,
-    weight: books.Weight = 1.0,
+    weight: loop.Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
-    scheduler: books.Scheduler | None = None,
+    scheduler: loop.Scheduler | None = None,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     observe: Callable[[nn.Module], Any] | None = None,
@@ -41,39 +40,31 @@ def train_ensemble(
 ) -> History:
     """Train N models in place, each as `train` would train it alone, as one computation.
 
-    Every tensor has a leading dim of members: the penalty sees an Output whose pre-activations
-    have the shape (N, B, L), and returns one value per member. Its settings may differ by member:
-    a rho of shape (N, 1), a temperature of shape (N, 1, 1). After an error the models are as they
-    were. What is not listed is as for `train`.
+    Every tensor has a leading dim of members: the penalty sees an Output whose pre-activations have
+    the shape (N, B, L), and the history holds (steps, N). After an error the models are as they
+    were. Members that turn NaN or infinite do not touch the others; a RuntimeWarning names them,
+    with step and term. What is not listed is as for `train`.
 
     Args:
         models: N of one class, shape, dtype and device, whose parameters all belong to
             torch.nn.Linear layers. They may start from any weights. Hooks are not called.
-        penalty: takes the members' Output and returns a tensor (N,).
-        weight: for all members; one per member belongs in the penalty, as a tensor (N,).
+        penalty: returns a tensor (N,). Its settings may differ by member: a rho of shape (N, 1), a
+            temperature of shape (N, 1, 1), a weight of its own.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
         observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
-        compile: use torch.compile. The first step then takes up to a minute, and needs a C++
-            compiler; a RuntimeError says where none works.
-
-    Returns:
-        History, whose error and penalty are (steps, N).
-
-    Warns:
-        RuntimeWarning: if members turned NaN or infinite; it names them, with step and term.
-            The others are not touched.
+        compile: use torch.compile, which needs a C++ compiler, and up to a minute for the first
+            step.
 
     Example:
         >>> from saetools import frequency_penalty
         >>> models = [SparseAutoencoder(seed=seed) for seed in range(3)]
         >>> rho = torch.tensor([[0.1], [0.2], [0.3]])  # (N, 1), one target per member
-        >>> def penalty(output):
-        ...     return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
+        >>> penalty = lambda output: frequency_penalty(output.pre_activations, rho=rho, dim=-2)
         >>> train_ensemble(models, torch.rand(64, 20), penalty, steps=5).error.shape
         torch.Size([5, 3])
     """
     call = dict(locals())
-    seeds = check_ensemble(**call)
+    seeds = check_ensemble(call)
     members, x, ensemble = (len(models),), x.detach(), stack(models)
     trained = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
 
@@ -84,16 +75,16 @@ def train_ensemble(
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error)
         if penalty is not None:
-            cost = factor * books.check_cost(penalty(output), members)
+            cost = factor * loop.check_cost(penalty(output), members)
         loss = (error + cost).sum()  # a sum keeps the members' gradients apart
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         return error.detach(), cost.detach(), gradients
 
     step_at = _compiled(gradients_at) if compile else gradients_at
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=lr, fused=True)
-    keeper, each_step = books.bookkeeping(ensemble, optimizer, call)
+    keeper, each_step = loop.bookkeeping(ensemble, optimizer, call)
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
-        factor = x.new_tensor(books.weight_at(weight, step / steps))
+        factor = x.new_tensor(loop.weight_at(weight, step / steps))
         error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
@@ -107,29 +98,19 @@ def train_ensemble(
     return history
 
 
-def check_ensemble(
-    *,
-    models: Sequence[SparseAutoencoder],
-    x: Tensor,
-    lr: float,
-    seeds: Sequence[int] | None = None,
-    value_range: tuple[float, float] | None = (0.0, 1.0),
-    **settings: Any,
-) -> list[int]:
-    """Raise for an argument that is wrong; otherwise the members' seeds."""
-    check_rows(x, value_range, stack(models))
-    if x.ndim != 2:
-        raise ValueError(f"x must have 2 dims, (rows, D), got shape {tuple(x.shape)}")
-    check_number("lr", lr, above=0)
-    books.check_loop(x=x, **settings)
+def check_ensemble(call: Mapping[str, Any]) -> list[int]:
+    """The members' seeds, if nothing in a call of `train_ensemble` is wrong."""
+    count, seeds = len(check_alike(call["models"])), call["seeds"]
+    check_training_rows(check_rows("x", call["x"]), call["value_range"], call["models"][0])
+    loop.check_loop(call)
     if seeds is None:
-        return list(range(len(models)))
+        return list(range(count))
     orders = seeds.tolist() if isinstance(seeds, Tensor) else seeds
     if not isinstance(orders, Iterable):
-        raise TypeError(f"seeds must hold one value per member, {len(models)}, got {seeds!r}")
+        raise TypeError(f"seeds must hold one value per member, {count}, got {seeds!r}")
     orders = [check_count("seeds", seed, minimum=0) for seed in orders]
-    if len(orders) != len(models):
-        raise ValueError(f"seeds must hold one value per member, {len(models)}, got {len(orders)}")
+    if len(orders) != count:
+        raise ValueError(f"seeds must hold one value per member, {count}, got {len(orders)}")
     return orders
 
 
@@ -157,12 +138,10 @@ def _warn_of_failures(history: History, models: Sequence[nn.Module]) -> None:
     failed = []
     for i, model in enumerate(models):
         terms = {"squared error": history.error[:, i], "penalty": history.penalty[:, i]}
-        bad = ~(history.error[:, i] + history.penalty[:, i]).isfinite()
+        bad = ~(terms["squared error"] + terms["penalty"]).isfinite()
         step = int(bad.nonzero()[0]) if bad.any() else len(bad)
-        guilty = [
-            name for name, term in terms.items() if not term[step : step + 1].isfinite().all()
-        ]
-        if guilty or not books.weights_are_finite(model):
+        guilty = [name for name, term in terms.items() if not term[step:][:1].isfinite().all()]
+        if guilty or not loop.weights_are_finite(model):
             failed.append(f"{i} ({' and '.join(guilty) or 'weights'}, from step {step})")
     if failed:
         warnings.warn(

@@ -1,7 +1,4 @@
-"""What a training is known by: everything that it was called with.
-
-It is derived from the call's own arguments, so that a new one cannot be forgotten.
-"""
+"""What a training is known by: everything that it was called with, taken from the call itself."""
 
 import functools
 import hashlib
@@ -20,21 +17,11 @@ _LIBRARIES = ("saetools.", "torch.")  # whose functions are known by their names
 
 
 def identity(call: Mapping[str, Any]) -> Facts:
-    """The arguments of a call, each as a text.
+    """The arguments of a call by name, each as a text; those in "options" as if beside the others.
 
-    Tensors and modules are known by a digest. A function is known by its name, its code and the
-    values that it refers to; another callable by its class and its attributes. What an object
-    keeps in a state_dict moves during training: it is restored, and not compared. Of `observe` the
-    name alone counts, since it decides nothing.
-
-    Args:
-        call: the arguments by name, as `locals()` has them at a function's beginning; those in
-            "options" count as if they stood beside the others.
-
-    Example:
-        >>> facts = identity({"steps": 7, "penalty": max, "rho": [0.2, 0.3], "progress": True})
-        >>> facts == {"steps": "7", "penalty": "max", "rho": "[0.2, 0.3]"}
-        True
+    Tensors and modules are known by a digest; a function by its name, its code and the values that
+    it refers to; another callable by its class and attributes, but for those in a state_dict, which
+    is restored. Of `observe` the name alone counts, since it decides nothing.
     """
     arguments = {**call, **call.get("options", {})}
     if callable(arguments.get("observe")):
@@ -60,7 +47,9 @@ def _text(value: Any, inside: tuple[int, ...] = ()) -> str:
     if isinstance(value, np.generic):
         return repr(value.item())
     if isinstance(value, Tensor | np.ndarray):
-        return _of_tensor(value)
+        value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        return f"{value.dtype} {tuple(value.shape)} {value.device.type} {_digest(data)}"
     if id(value) in inside:  # it refers to itself
         return "..."
     if isinstance(value, Sequence | range):
@@ -95,12 +84,6 @@ def _parts(value: Any) -> dict[str, Any]:
 
 def _name(value: Any) -> str:
     return str(getattr(value, "__qualname__", type(value).__qualname__))
-
-
-def _of_tensor(value: Tensor | np.ndarray[Any, Any]) -> str:
-    value = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
-    data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return f"{value.dtype} {tuple(value.shape)} {value.device.type} {_digest(data.numpy().data)}"
 
 
 def _digest(data: Any) -> str:

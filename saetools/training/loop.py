@@ -1,30 +1,37 @@
-"""The training loop, for one model."""
+"""The training loop, for one model, and what every loop does beside its steps."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from saetools.data.checks import check_number
-from saetools.training import bookkeeping as books
-from saetools.training.checkpoints import History
-from saetools.training.files import FilePath
-from saetools.training.rows import batches, check_rows, streamed
+from saetools.data.checks import check_count, check_number
+from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
+from saetools.training.identity import identity
+from saetools.training.models import Output
+from saetools.training.rows import batches, check_training_rows, streamed
+
+Penalty = Callable[[Output], Tensor]
+Weight = float | Callable[[float], float]
+Scheduler = Callable[[Optimizer], LRScheduler]
+Batch = TypeVar("Batch")
 
 
 def train(
     model: nn.Module,
     x: Tensor | Iterable[Tensor],
-    penalty: books.Penalty | None = None,
+    penalty: Penalty | None = None,
     *,
     steps: int,
-    weight: books.Weight = 1.0,
+    weight: Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
-    scheduler: books.Scheduler | None = None,
+    scheduler: Scheduler | None = None,
     seed: int = 0,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     stop_if_not_finite: bool = True,
@@ -43,40 +50,34 @@ def train(
         penalty: takes the Output and returns a scalar tensor. One that reduces over dim -2 (rows)
             and dim -1 (units) works in `train_ensemble` as well.
         steps: how many batches of `batch_size` rows to train on; an epoch's last may have fewer.
-        weight: factor of the penalty: a number >= 0, or a function of the share of the steps done.
+        weight: a number >= 0, or a function of the share of the steps done.
         lr: Adam's learning rate.
-        scheduler: makes a torch scheduler from the optimizer, stepped after each batch; for
+        scheduler: makes a torch scheduler from the optimizer, stepped after each batch, for
             instance `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
         seed: decides the order of the rows; the global random state is not used.
         value_range: what x must lie in; None for data without bounds.
-        stop_if_not_finite: stop at the first loss that is NaN or infinite.
+        stop_if_not_finite: raise a FloatingPointError, which names the step and the term, at the
+            first loss, or gradient behind a finite loss, that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
         progress: show a progress bar (needs tqdm).
-        checkpoint: a file to keep the training in, every `checkpoint_every` steps. If it exists,
-            training goes on from it, to the bits it would have reached without a stop. It belongs
-            to one call: other rows, another setting or other starting weights are refused. A
-            penalty with a state_dict and a load_state_dict is kept as well. It needs x as a tensor.
-
-    Raises:
-        TypeError, ValueError: for a wrong argument, or a checkpoint of another training.
-        FloatingPointError: if a loss, or a gradient behind a finite loss, is not finite; the
-            message names the step and the term.
+        checkpoint: a file to keep the training in, every `checkpoint_every` steps, with a penalty's
+            state_dict, if it has one. If the file exists, training goes on from it, to the bits it
+            would have reached without a stop; it belongs to one call, and others are refused. It
+            needs x as a tensor.
 
     Example:
         >>> from saetools import SparseAutoencoder, evaluate
-        >>> rows, others = torch.rand(64, 20), torch.rand(32, 20)
-        >>> validate = lambda model: evaluate(model, others).fvu
-        >>> options = {"steps": 40, "observe": validate, "observe_every": 20}
-        >>> history = train(SparseAutoencoder(seed=0), rows, **options)
+        >>> x = torch.rand(64, 20)
+        >>> options = {"observe": lambda model: evaluate(model, x).fvu, "observe_every": 20}
+        >>> history = train(SparseAutoencoder(seed=0), x, steps=40, **options)
         >>> history.error.shape, [step for step, fvu in history.observations]
         (torch.Size([40]), [0, 20, 40])
     """
     call = dict(locals())
-    books.check_loop(**call)
-    check_number("lr", lr, above=0)
+    check_loop(call)
     if isinstance(x, Tensor):
-        check_rows(x, value_range, model)
+        check_training_rows(x, value_range, model)
 
     def batches_from(skip: int) -> Iterator[Tensor]:
         if isinstance(x, Tensor):
@@ -84,12 +85,12 @@ def train(
         return streamed(x, value_range, model)
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    keeper, each_step = books.bookkeeping(model, optimizer, call)
+    keeper, each_step = bookkeeping(model, optimizer, call)
     for step, batch in each_step(batches_from):
         output = model(batch)
         error = mse_loss(output.reconstruction, batch)
-        cost = torch.zeros_like(error) if penalty is None else books.check_cost(penalty(output), ())
-        cost = books.weight_at(weight, step / steps) * cost
+        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
+        cost = weight_at(weight, step / steps) * cost
         loss = error + cost
         if stop_if_not_finite and not math.isfinite(loss.item()):
             raise FloatingPointError(_not_finite(model, step, error, cost))
@@ -98,7 +99,7 @@ def train(
         optimizer.step()
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
-    if stop_if_not_finite and not books.weights_are_finite(model):
+    if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     return keeper.history()
 
@@ -110,7 +111,7 @@ _NOT_FINITE_GRADIENT = (
 
 
 def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str:
-    if not books.weights_are_finite(model):
+    if not weights_are_finite(model):
         return _NOT_FINITE_GRADIENT.format(step=step - 1)
     terms = {"squared error": error.item(), "penalty": cost.item()}
     guilty = [name for name, value in terms.items() if not math.isfinite(value)]
@@ -120,3 +121,82 @@ def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str
         f"penalty {terms['penalty']:.2g}; training has stopped. "
         "Pass stop_if_not_finite=False to go on regardless"
     )
+
+
+def check_loop(call: Mapping[str, Any]) -> None:
+    """Raise for a setting of any loop that is wrong, before anything changes."""
+    for name in ("steps", "batch_size", "observe_every", "checkpoint_every"):
+        check_count(name, call[name])
+    check_number("lr", call["lr"], above=0)
+    weight_at(call["weight"], 0.0)
+    if call["observe"] is not None and not callable(call["observe"]):
+        raise TypeError(f"observe must be a function, got {call['observe']!r}")
+    if call["checkpoint"] is not None and not isinstance(call["x"], Tensor):
+        raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
+
+
+def weight_at(weight: Weight, done: float) -> float:
+    """The penalty's weight when a share `done` of the steps is done."""
+    return check_number("weight", weight(done) if callable(weight) else weight, minimum=0)
+
+
+def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a penalty has returned, if it has one value per member."""
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
+    if cost.shape != shape:
+        raise ValueError(
+            f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
+            f"sum over the units (dim -1), got shape {tuple(cost.shape)}"
+        )
+    return cost
+
+
+def bookkeeping(
+    model: nn.Module, optimizer: Optimizer, call: Mapping[str, Any]
+) -> tuple[Keeper, Callable[[Callable[[int], Iterator[Batch]]], Iterator[tuple[int, Batch]]]]:
+    """What keeps the history of a `call` (its arguments by name), and what its loop goes over.
+
+    That takes a function from a number of batches to skip to the batches, and yields each step's
+    number and batch.
+    """
+    # Where glibc has seen no large block, it hands back what a step frees, and pays for its pages
+    # anew per step: a fifth of its time at 1024 units and 1024 rows. Freeing one, never written
+    # to, tells it that blocks up to 62 MiB come and go (M_MMAP_THRESHOLD in mallopt's manual).
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
+    steps, every, observe = call["steps"], call["observe_every"], call["observe"]
+    scheduler = call["scheduler"] and call["scheduler"](optimizer)
+    file = call["checkpoint"]
+    if file is not None and not isinstance(file, Checkpoint):
+        file = Checkpoint(file, identity(call))
+    parts = {"penalty": call["penalty"], "optimizer": optimizer, "scheduler": scheduler}
+    keeper = Keeper(file, call["checkpoint_every"], steps, {**parts, "model": model})
+
+    @torch.no_grad()
+    def observe_after(done: int) -> None:
+        if observe is not None and (done % every == 0 or done == steps):
+            keeper.observations.append((done, observe(model)))
+
+    def each_step(batches_from: Callable[[int], Iterator[Batch]]) -> Iterator[tuple[int, Batch]]:
+        first = keeper.kept_at or 0
+        if not keeper.observations:
+            observe_after(0)
+        keeper.keep(first)
+        numbers: Iterable[int] = range(first, steps)
+        if call["progress"]:
+            from tqdm.auto import tqdm  # optional: only where a bar is asked for
+
+            numbers = tqdm(numbers, "train", initial=first, total=steps, unit="step")
+        for step, batch in zip(numbers, batches_from(first), strict=False):
+            yield step, batch
+            if scheduler is not None:
+                scheduler.step()
+            observe_after(step + 1)
+            keeper.keep(step + 1)
+
+    return keeper, each_step
+
+
+def weights_are_finite(model: nn.Module) -> bool:
+    """Whether no parameter holds NaN or infinity."""
+    return all(bool(weight.isfinite().all()) for weight in model.parameters())

@@ -1,8 +1,8 @@
 """The autoencoder. Modules only, no loss."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -22,22 +22,19 @@ class Output(NamedTuple):
 class SparseAutoencoder(nn.Module):
     """A ReLU autoencoder whose decoder mirrors its encoder.
 
-    With the default sizes it is the forum post's network, 20-80-40-4-40-80-20, with one
-    difference: the output goes through a sigmoid, which suits inputs in [0, 1], and not
-    through a ReLU, whose units can die.
+    With the default sizes it is the forum post's network, 20-80-40-4-40-80-20, but for its output:
+    a sigmoid, which suits inputs in [0, 1], and not a ReLU, whose units can die.
 
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
-        seed: decides the weights, the same on each device; None draws them from the global
-            random state, which is left alone otherwise.
-        device: where the weights are to be.
+        seed: decides the weights, the same on each device; None draws them from the global random
+            state, which is left alone otherwise.
+        device: where the weights are to be; None for torch's default device.
 
     Example:
-        >>> model = SparseAutoencoder(seed=0)
-        >>> output = model(torch.rand(5, 20))
-        >>> output.reconstruction.shape, output.latents.shape
-        (torch.Size([5, 20]), torch.Size([5, 4]))
+        >>> SparseAutoencoder(seed=0)(torch.rand(5, 20)).latents.shape
+        torch.Size([5, 4])
     """
 
     def __init__(
@@ -55,10 +52,16 @@ class SparseAutoencoder(nn.Module):
             raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
         self.output = output
-        with _seeded(seed):
-            self.encoder = _linear_layers(self.sizes)
-            self.decoder = _linear_layers(self.sizes[::-1])
-        # By default torch's default device, be it set globally or by a block.
+        with ExitStack() as seeded:
+            if seed is not None:
+                seeded.enter_context(torch.random.fork_rng(devices=[]))
+                seeded.enter_context(torch.device("cpu"))
+                # Not torch.manual_seed, which reseeds every accelerator as well.
+                torch.default_generator.manual_seed(seed)
+            self.encoder, self.decoder = (
+                nn.ModuleList(nn.Linear(*widths) for widths in itertools.pairwise(sizes))
+                for sizes in (self.sizes, self.sizes[::-1])
+            )
         self.to(torch.empty(0, device=device).device)
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
@@ -83,31 +86,12 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstruction (..., B, D) from latents (..., B, L)."""
-        x = latents
         for layer in self.decoder[:-1]:
-            x = self._rectify(layer(x))
-        return self.output(self.decoder[-1](x))
+            latents = self._rectify(layer(latents))
+        return self.output(self.decoder[-1](latents))
 
     def forward(self, x: Tensor) -> Output:
         """Encode, rectify and decode x (..., B, D)."""
         pre_activations = self.encode(x)
         latents = torch.relu(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw on the CPU from `seed`, whatever the default device; None changes nothing."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # Not torch.manual_seed, which reseeds every accelerator as well.
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def _linear_layers(sizes: Sequence[int]) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)
-    )

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from saetools.data.checks import check_number, check_rho
-from saetools.frequency import BatchMean, frequency_in_parts
+from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.frequency import BatchMean, in_single, straight_through
 from saetools.training.models import Output
 
 
@@ -12,25 +12,22 @@ class FrequencyMultipliers:
     """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
     multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit
-    is at rho: no weight decides how near it comes. Make a new one for each training.
+    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
+    at rho: no weight decides how near it comes. Make a new one for each training. Source: the
+    augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier updated at each step.
 
     Args:
         rho, temperature: as for `frequency_penalty`.
-        rate: how fast a multiplier follows its unit, > 0.
+        rate: > 0, how fast a multiplier follows its unit.
         damping: >= 0; without any, multipliers and frequencies swing ever further.
-        batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move
-            the multipliers twice per part.
-
-    Source: the augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier updated at
-    each step.
+        batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move the
+            multipliers twice per part.
 
     Example:
         >>> constraint = FrequencyMultipliers(rho=0.2)
-        >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])
-        >>> cost = constraint(Output(z, z.relu(), z))
-        >>> constraint.multipliers > 0  # on for half of the rows, and for none
-        tensor([ True, False])
+        >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]])  # on for half of the rows, and for none
+        >>> constraint(Output(z, z.relu(), z)), constraint.multipliers > 0
+        (tensor(0.0200), tensor([ True, False]))
     """
 
     def __init__(
@@ -42,19 +39,20 @@ class FrequencyMultipliers:
         temperature: float = 0.3,
         batch_mean: BatchMean | None = None,
     ) -> None:
-        check_rho(rho, like=torch.empty(0))
+        like = torch.empty(0)
+        check_rho(rho, like=like)
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
-        self.temperature = temperature
+        self.temperature = check_positive("temperature", temperature, like=like)
         self.batch_mean = batch_mean
         self.multipliers: Tensor | None = None  # (..., L)
 
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
-        rho_hat = frequency_in_parts(
-            output.pre_activations, self.temperature, batch_mean=self.batch_mean
-        )
+        part = {"may_be_empty": self.batch_mean is not None}
+        z = in_single(check_tensor("pre_activations", output.pre_activations, dims=2, **part))
+        rho_hat = straight_through(z, self.temperature, batch_mean=self.batch_mean)
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers
@@ -62,9 +60,9 @@ class FrequencyMultipliers:
         return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The multipliers, for a checkpoint."""
+        """The multipliers."""
         return {"multipliers": self.multipliers}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
-        """Go on from those of a checkpoint."""
+        """Go on from what `state_dict` returned."""
         self.multipliers = state["multipliers"]

@@ -1,6 +1,8 @@
-"""The global random generators, for training that goes on in another process."""
+"""The global random generators: dropout goes on where it stopped, the others are given back."""
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,21 +11,29 @@ from torch import Tensor
 
 
 class GlobalRandomStates:
-    """The states of Python's, NumPy's and torch's generators, and who has drawn from them.
-
-    A model with dropout draws from them, and must go on where it stopped. A generator that
-    nobody draws from is the caller's, and is given back as it was found.
-    """
+    """The states of Python's, NumPy's and torch's generators, and which were drawn from."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._generators: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+            "Python": (random.getstate, random.setstate),
+            "NumPy": (_numpy_state, np.random.set_state),
+            "torch": (torch.get_rng_state, torch.set_rng_state),
+        }
+        if device.type not in ("cpu", "meta"):
+            module, where = getattr(torch, device.type), {"device": device}
+            both = (module.get_rng_state, module.set_rng_state)
+            read, write = both if device.type == "mps" else (partial(f, **where) for f in both)
+            self._generators["accelerator"] = (read, write)
         self._found = self._start = self._now()
         self._drawn: set[str] = set()  # in earlier processes, or in this one before a state_dict
 
     def state_dict(self) -> dict[str, Any]:
         """The states, and the names of the generators that were drawn from since the start."""
         now = self._now()
-        self._drawn |= {name for name in now if not _same(now[name], self._start[name])}
+        for name, state in now.items():
+            start = self._start[name]
+            if not (torch.equal(state, start) if isinstance(state, Tensor) else state == start):
+                self._drawn.add(name)
         return {"states": now, "drawn": sorted(self._drawn)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -37,29 +47,13 @@ class GlobalRandomStates:
         self._set({name: state for name, state in self._found.items() if name not in drawn})
 
     def _now(self) -> dict[str, Any]:
-        legacy: Any = np.random.get_state()  # noqa: NPY002
-        states = {
-            "Python": random.getstate(),
-            "NumPy": (legacy[0], legacy[1].tolist(), *legacy[2:]),
-        }
-        if self._device.type not in ("cpu", "meta"):
-            module, where = self._accelerator()
-            states["accelerator"] = module.get_rng_state(**where)
-        return {**states, "Python": random.getstate(), "torch": torch.get_rng_state()}
+        return {name: read() for name, (read, _) in self._generators.items()}
 
     def _set(self, states: dict[str, Any]) -> None:
-        setters = {"Python": random.setstate, "NumPy": np.random.set_state}
         for name, state in states.items():
-            if name == "accelerator":
-                module, where = self._accelerator()
-                module.set_rng_state(state, **where)
-            else:
-                setters.get(name, torch.set_rng_state)(state)
-
-    def _accelerator(self) -> tuple[Any, dict[str, Any]]:
-        module = getattr(torch, self._device.type)
-        return module, {} if self._device.type == "mps" else {"device": self._device}
+            self._generators[name][1](state)
 
 
-def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
+def _numpy_state() -> tuple[Any, ...]:
+    state: Any = np.random.get_state()  # noqa: NPY002
+    return (state[0], state[1].tolist(), *state[2:])

@@ -7,19 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from saetools.data.checks import check_count, check_finite, check_like, check_range, check_tensor
+from saetools.data.checks import check_count, check_finite, check_like, check_tensor
 
 _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
 
 def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator[Tensor]:
-    """Endless mini-batches of the rows of x, in a new random order each epoch.
+    """Endless mini-batches of the rows of x (rows, ...), in a new random order each epoch.
 
-    Args:
-        x: (rows, ...), at least one row; it stays on its device and gets no gradient.
-        batch_size: rows per batch; the last one of an epoch may have fewer.
-        seed: decides the order; the global random state is not used.
-        skip: how many batches to leave out at the beginning, without reading their rows.
+    They stay on the device of x, without a gradient; the last one of an epoch may have fewer rows.
+    The seed decides the order, and the global random state is not used. The first `skip` batches
+    are left out, without reading their rows.
 
     Example:
         >>> stream = batches(torch.arange(3), 2, seed=0)
@@ -33,13 +31,13 @@ def batches(x: Tensor, batch_size: int, *, seed: int, skip: int = 0) -> Iterator
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"x must have at least one row, got shape {tuple(x.shape)}")
-    return _shuffled(x.detach(), batch_size, seed, skip)
-
-
-def _shuffled(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor]:
-    for order in _orders(x, batch_size, seed, skip):
-        for part in order.split(_BATCHES_GATHERED * batch_size):
-            yield from x[part].split(batch_size)
+    x = x.detach()
+    parts = (
+        part
+        for order in _orders(x, batch_size, seed, skip)
+        for part in order.split(_BATCHES_GATHERED * batch_size)
+    )
+    return (batch for part in parts for batch in x[part].split(batch_size))
 
 
 def rows_of_batches(
@@ -74,7 +72,7 @@ def streamed(
         before = given
         for batch in x:
             batch = check_tensor("x", batch, dims=2).detach().to(device)
-            check_rows(batch, value_range, model)
+            check_training_rows(batch, value_range, model)
             given += 1
             yield batch
         if given == before:
@@ -84,9 +82,16 @@ def streamed(
             )
 
 
-def check_rows(x: Tensor, value_range: tuple[float, float] | None, model: nn.Module) -> None:
-    """Raise unless x holds training rows (rows, D) for the model, finite and in the range."""
+def check_training_rows(
+    x: Tensor, value_range: tuple[float, float] | None, model: nn.Module
+) -> None:
+    """Raise unless x holds rows (rows, D) that the model can be trained on, within the range."""
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
-    if value_range is not None:
-        advice = "scale it, or pass value_range=None for data without bounds"
-        check_range("x", x, *value_range, advice=advice)
+    if value_range is None:
+        return
+    (low, high), least, most = value_range, x.min().item(), x.max().item()
+    if least < low or most > high:
+        raise ValueError(
+            f"x must lie in [{low:g}, {high:g}], got values from {least:.9g} to {most:.9g}: "
+            "scale it, or pass value_range=None for data without bounds"
+        )

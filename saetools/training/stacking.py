@@ -16,10 +16,10 @@ class _StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        weight = torch.stack([layer.weight.detach().T for layer in layers])
-        bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]
-        self.weight = nn.Parameter(weight, layers[0].weight.requires_grad)  # (N, D, L)
-        self.bias = nn.Parameter(bias, layers[0].bias.requires_grad)  # (N, 1, L)
+        weight = torch.stack([layer.weight.detach().T for layer in layers])  # (N, D, L)
+        bias = torch.stack([layer.bias.detach() for layer in layers])[:, None]  # (N, 1, L)
+        self.weight = nn.Parameter(weight, layers[0].weight.requires_grad)
+        self.bias = nn.Parameter(bias, layers[0].bias.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:  # the same rows for every member
@@ -29,8 +29,7 @@ class _StackedLinear(nn.Module):
 
 
 def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
-    """A copy of the first model that computes with the weights of all."""
-    _check_alike(models)
+    """A copy of the first of models that are alike, which computes with the weights of all."""
     ensemble = copy.deepcopy(models[0])
     members = [_linears(model) for model in models]
     for name in members[0]:
@@ -55,10 +54,8 @@ def unstack(ensemble: SparseAutoencoder, models: Sequence[SparseAutoencoder]) ->
 def check_models(models: object) -> None:
     """Raise unless `models` is a list of at least one SparseAutoencoder."""
     if not isinstance(models, Sequence):
-        raise TypeError(
-            f"models must be a list of models, got {type(models).__name__}"
-            + (": say [model]" if isinstance(models, nn.Module) else "")
-        )
+        advice = ": say [model]" if isinstance(models, nn.Module) else ""
+        raise TypeError(f"models must be a list of models, got {type(models).__name__}{advice}")
     if len(models) == 0:
         raise ValueError("models must hold at least one model, got none")
     for i, model in enumerate(models):
@@ -66,8 +63,8 @@ def check_models(models: object) -> None:
             raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
 
 
-def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
-    """Raise unless the models differ in the values of their parameters alone, and share none."""
+def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencoder]:
+    """The models, if they can be stacked: they differ in their weights alone, and share none."""
     check_models(models)
     first = _settings(models[0])
     owners: dict[int, int] = {}
@@ -75,15 +72,14 @@ def _check_alike(models: Sequence[SparseAutoencoder]) -> None:
         own = _settings(model)
         for name in {**first, **own}:
             if (a := first.get(name)) is not (b := own.get(name)) and a != b:
-                raise ValueError(
-                    f"models must be alike in all but weights: {name} is {a} in models[0], "
-                    f"{b} in models[{i}]"
-                )
+                where = f"{name} is {a} in models[0], {b} in models[{i}]"
+                raise ValueError(f"models must be alike in all but weights: {where}")
         for parameter in model.parameters():
             if (owner := owners.setdefault(id(parameter), i)) != i:
-                raise ValueError(
-                    f"models must be separate, models[{owner}] and models[{i}] share weights"
-                )
+                both = f"models[{owner}] and models[{i}]"
+                raise ValueError(f"models must be separate, {both} share weights")
+        _linears(model)
+    return models
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
@@ -92,7 +88,7 @@ def _settings(model: nn.Module) -> dict[str, Any]:
         for name, parameter in model.named_parameters()
         for kind in ("dtype", "device", "requires_grad")
     }
-    return settings_of(model) | {"class": type(model), "training": model.training} | kinds
+    return settings_of(model) | {"training": model.training} | kinds
 
 
 def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:

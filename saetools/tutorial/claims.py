@@ -60,8 +60,8 @@ def about(
         AssertionError: if value is farther from expected, or NaN.
 
     Example:
-        >>> about(0.4012, 0.39, 0.03)
-        '0.39 ± 0.03'
+        >>> about(0.4012, 0.4, 0.03)
+        '0.40 ± 0.03'
         >>> about(19, 20, 2, of=32), about(0, 0, 0, of=32)
         ('20 (18 to 22) of 32', '0 of 32')
     """
@@ -71,7 +71,8 @@ def about(
         high = expected + tolerance if of is None else min(expected + tolerance, of)
         words = f"{expected} ({low} to {high})" if tolerance else f"{expected}"
     else:
-        words = f"{expected} ± {tolerance}"
+        digits = max(len(str(x).partition(".")[2]) for x in (expected, tolerance))
+        words = f"{expected:.{digits}f} ± {tolerance:.{digits}f}"
     if not abs(number - expected) <= bound:
         raise AssertionError(f"claimed {words}, measured {number:g}")
     return words + (f" of {of}" if of is not None else "")

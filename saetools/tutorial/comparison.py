@@ -14,8 +14,9 @@ from torch import Tensor
 
 from saetools.data import chicago_context, sparse_mixture
 from saetools.frequency import activation_frequency
-from saetools.metrics import dead_latents, dense_latents, fvu, match_factors
+from saetools.metrics import dead_latents, dense_latents, fvu
 from saetools.training.models import SparseAutoencoder
+from saetools.tutorial.matching import match_factors
 
 
 class Task(NamedTuple):

@@ -88,7 +88,7 @@ def test_import_brings_torch_and_nothing_heavy():
     heavy = {"matplotlib", "pandas", "sklearn", "scipy", "safetensors", "IPython", "tqdm"}
     assert not heavy & {name.partition(".")[0] for name in loaded}
     own = {name for name in loaded if name.startswith(("saetools.tutorial.", "saetools.gradients"))}
-    assert own == {"saetools.tutorial.forum_post"}
+    assert own == {"saetools.tutorial.forum_post", "saetools.tutorial.logits"}
     assert "saetools.sklearn" not in loaded
 
 

@@ -150,7 +150,7 @@ def test_a_call_that_fails_does_not_leave_the_next_one_astray(model, x):
     ("layers", "error", "message"),
     [
         ((), ValueError, "layers must name at least one module of the model, got none"),
-        ((["encoder.0"],), TypeError, r"layers must be names, as in .* 'b'\), got list"),
+        ((["encoder.0"],), TypeError, r"layers must be names, each a str, got list"),
         ((2,), TypeError, "layers must be names, .*, got int"),
         (("encoder.4",), ValueError, r"got 'encoder\.4': did you mean .*'encoder\.2'.*\? It has"),
         (

@@ -83,7 +83,7 @@ def test_a_senseless_decay_is_refused(decay, error, message):
 def test_other_units_are_refused():
     running = RunningFrequency()
     running(torch.rand(3), 5)
-    with pytest.raises(ValueError, match=r"keep the first call's 3 units, got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"keep the 3 units of the first call, got shape \(4,\)"):
         running(torch.rand(4), 5)
 
 

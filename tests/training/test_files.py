@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from saetools.training.files import remove_partial, write_atomically
+from saetools.training.checkpoints import remove_partial, write_atomically
 
 
 class FullDiskError(OSError):

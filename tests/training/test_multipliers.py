@@ -152,18 +152,12 @@ def test_it_is_a_penalty_that_train_takes():
         ({"rate": "1"}, TypeError, "rate must be a number, got '1'"),
         ({"damping": -0.1}, ValueError, "damping must be finite and at least 0, got -0.1"),
         ({"damping": None}, TypeError, "damping must be a number, got None"),
+        ({"temperature": 0}, ValueError, "temperature must be finite and greater than 0, got 0"),
     ],
 )
 def test_bad_settings_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         FrequencyMultipliers(**({"rho": 0.2} | arguments))
-
-
-def test_a_bad_temperature_is_refused_and_leaves_the_prices():
-    constraint = FrequencyMultipliers(rho=0.2, temperature=0)
-    with pytest.raises(ValueError, match="temperature must be finite and greater than 0, got 0"):
-        constraint(seen(normal(5, 2)))
-    assert constraint.multipliers is None
 
 
 @pytest.mark.parametrize("rho", [0, 1.5, None, True, "a"])

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saetools.metrics import phi_coefficients
 from saetools.tutorial.exercises.feedback import exercise, is_close, known_mistake, wrong_shape
+from saetools.tutorial.matching import phi_coefficients
 
 
 @exercise(1)
