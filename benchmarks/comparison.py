@@ -1,163 +1,220 @@
-"""The grid behind notebook 06: every method, over 16 seeds, on two tasks.
+"""The grid behind notebooks 06 and 07: every method, seed by seed.
 
-python benchmarks/comparison.py [SEEDS] [--only GROUP]
+python benchmarks/comparison.py [--only GROUP ...] [--processes N] [--settings]
 
-Two processes of one thread each. Writes results/comparison.csv, one row per method, with the
+Processes of one thread each. Writes results/comparison.csv, one row per trained network, with the
 columns of `saetools.tutorial.comparison.measured`, and results/comparison.md, which says what it
-was measured with. The notebook shows the rows and trains some of them again. With --only, the
-other groups' rows stay as they are.
+was measured with. With --only, the other groups' rows stay as they are. --settings tries the
+settings of each method, on seeds and on a mixture that the grid does not use and without the last
+two years of the days, and writes results/comparison_settings.csv.
 """
 
 import argparse
 import csv
 import os
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from multiprocessing import get_context
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from _methods import FREE, HELD, OTHERS, TRIED, UNTRAINED, ablation
 from _report import RESULTS, machine
 
-from saetools.data import sparse_mixture
-from saetools.training.models import SparseAutoencoder
-from saetools.tutorial.comparison import Task, measured, read_grid, tasks
-from saetools.tutorial.methods import (
-    FIXES,
-    STEPS,
-    recommended,
-    unpenalised,
-    winner_take_all,
-    with_fixes,
-    with_l1,
-    with_multipliers,
+from saetools.tutorial import methods as own
+from saetools.tutorial.comparison import (
+    Row,
+    Task,
+    crowded_task,
+    curved_task,
+    measured,
+    mixture_task,
+    read_grid,
+    tasks,
 )
+from saetools.tutorial.fixes import FIXES, fixes_plan
+from saetools.tutorial.methods import STEPS, Models
 
 FILE = RESULTS / "comparison.csv"
-RHOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-L1_WEIGHTS = (3e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)
-Method = Callable[[Task, Sequence[int]], list[SparseAutoencoder]]
-Entry = tuple[str, str, Task, Method, int]  # group, its name there, task, method, seeds
+SETTINGS = RESULTS / "comparison_settings.csv"
+RHOS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+Train = Callable[..., Any]
 
 
-def without(fix: str) -> list[str]:
-    """All fixes but one."""
-    return [other for other in FIXES if other != fix]
+class Job(NamedTuple):
+    """What is trained at once: several methods, or one."""
+
+    group: str
+    names: Sequence[str]
+    task: Task
+    seeds: Sequence[int]
+    train: Callable[[Task, Sequence[int]], Sequence[Sequence[Any]]]  # a list per name
+    rhos: Sequence[float] = ()  # per name, if not the task's
 
 
-def entries(seeds: int) -> list[Entry]:
-    """Every row of the grid."""
-    found: list[Entry] = []
-    both = tasks()
-    for task in both.values():
-        found.append(("recipe", "recipe, 64 seeds", task, recommended, 4 * seeds))
-        found += [("ablation", name, task, method, seeds) for name, method in ablation().items()]
-        for rho in RHOS:
-            asked = task._replace(rho=rho)
-            found.append(("rho", "recipe", asked, recommended, seeds))
-            found.append(("rho", "winner-take-all", asked, winner_take_all, seeds))
-            found.append(("rho", "multipliers", asked, with_multipliers, seeds))
-        for weight in L1_WEIGHTS:
-            found.append(("l1", f"{weight:g}", task, partial(with_l1, weight=weight), seeds))
-    for task in both.values():
-        for weight in (0.05, 0.5, 1.0):
-            found.append(
-                ("weight", f"{weight:g}", task, partial(recommended, weight=weight), seeds)
-            )
-        for lr in (5e-4, 3e-3, 1e-2):
-            found.append(("rate", f"{lr:g}", task, partial(recommended, lr=lr), seeds))
-        for damping in (0.1, 1.0):
-            method = partial(with_multipliers, damping=damping)
-            found.append(("multipliers", f"damping {damping:g}", task, method, seeds))
-            held = partial(method, hold=True)
-            found.append(("multipliers", f"damping {damping:g}, held", task, held, seeds))
-    for seed in range(17, 25):  # of which none served to choose a setting
-        mixture = sparse_mixture(seed=seed)
-        drawn = both["mixture"]._replace(
-            train=mixture.train, test=mixture.test, test_factors=mixture.test_factors
-        )
-        found.append(("mixtures", f"seed {seed}", drawn, recommended, seeds))
-        fast = partial(recommended, lr=3e-3)
-        found.append(("mixtures, rate 0.003", f"seed {seed}", drawn, fast, seeds))
-    days = both["days"]
-    for units in (8, 16, 32, 64):
-        method = partial(recommended, sizes=(20, 80, 40, units), skewed=units <= 16)
-        found.append(("units", str(units), days, method, seeds))
-    for batch in (32, 64, 256, 512, 1024):
-        found.append(("batch", str(batch), days, partial(recommended, batch_size=batch), seeds))
-    for steps in (1000, 7000):
-        found.append(("steps", str(steps), days, partial(recommended, steps=steps), seeds))
+def planned(*plans: Callable[..., own.Plan], steps: int = STEPS) -> Train:
+    """A function that trains what the plans say, all of them at once."""
+
+    def train(task: Task, seeds: Sequence[int]) -> list[Models]:
+        return own.together(task, seeds, [plan(task, seeds) for plan in plans], steps=steps)
+
+    return train
+
+
+def alone(method: Callable[..., Any]) -> Train:
+    """A function that trains by one method."""
+    return lambda task, seeds: [method(task, seeds)]
+
+
+def dictionaries() -> list[Task]:
+    """Mixtures on which the frequency is to be found, the last two with units that do not fit."""
+    found = []
+    for name, seed, options, units in (
+        ("4 factors at 0.15", 21, {}, 4),
+        ("4 factors at 0.1", 22, {"frequency": 0.1}, 4),
+        ("4 factors at 0.25", 23, {"frequency": 0.25}, 4),
+        ("8 factors at 0.15", 24, {"factors": 8}, 8),
+        ("4 factors, 8 units", 21, {}, 8),
+        ("8 factors, 4 units", 24, {"factors": 8}, 4),
+    ):
+        task = mixture_task(seed, **options)
+        found.append(task._replace(name=name, sizes=(20, 80, 40, units)))
     return found
 
 
-def ablation() -> dict[str, Method]:
-    """The post's training, each fix alone, each left out, all of them, and two half measures."""
-    methods: dict[str, Method] = {"as posted": partial(with_fixes, fixes=[])}
-    methods |= {f"only {fix}": partial(with_fixes, fixes=[fix]) for fix in FIXES}
-    methods |= {f"all but {fix}": partial(with_fixes, fixes=without(fix)) for fix in FIXES}
-    methods["all"] = partial(with_fixes, fixes=FIXES)
-    methods["soft count, not straight-through"] = partial(
-        with_fixes, fixes=without("straight-through"), count="soft"
-    )
-    methods["clamp, not smoothing"] = partial(with_fixes, fixes=without("smoothing"), ends="clamp")
-    methods["soft count and clamp, default start"] = partial(
-        with_fixes, fixes=["sigmoid output"], count="soft", ends="clamp"
-    )
-    start = {"start from data", "skewed directions"}
-    methods["default start"] = partial(with_fixes, fixes=[fix for fix in FIXES if fix not in start])
-    methods["no penalty"] = unpenalised
-    return methods
+@cache
+def jobs() -> list[Job]:
+    """The grid, what matters most first."""
+    days, mixture = tasks().values()
+    seeds, few = range(16), range(8)
+    found: list[Job] = []
+    for task in (days, mixture):
+        found.append(Job("rivals", list(HELD), task, seeds, planned(*HELD.values())))
+        found.append(Job("rivals", list(FREE), task, seeds, planned(*FREE.values())))
+        for name, method in OTHERS.items():
+            found.append(Job("rivals", [name], task, seeds, alone(method)))
+        for name, method in UNTRAINED.items():
+            found.append(Job("untrained", [name], task, range(64), alone(method)))
+    for task in (crowded_task(17), curved_task(17)):
+        found.append(Job("hard", list(HELD), task, few, planned(*HELD.values())))
+        for name in ("BatchTopK", "hard concrete, held", "tracked threshold"):
+            found.append(Job("hard", [name], task, few, alone(OTHERS[name])))
+        for name in ("FastICA", "start, untrained", "random directions"):
+            found.append(Job("hard", [name], task, few, alone(UNTRAINED[name])))
+    names = [f"{rho:g}" for rho in RHOS]
+    frequencies = partial(own.at_frequencies, rhos=RHOS)
+    for task in dictionaries():
+        found.append(Job("dictionaries", names, task, range(4), frequencies, RHOS))
+    for task in (days, mixture):
+        kinds: dict[tuple[bool, bool], list[str]] = {}  # what can be trained at once
+        for name, options in ablation().items():
+            fixes = options["fixes"]
+            kinds.setdefault(("shift and hold" in fixes, FIXES[0] in fixes), []).append(name)
+        for some in kinds.values():
+            parts = [partial(fixes_plan, **ablation()[name]) for name in some]
+            found.append(Job("ablation", some, task, few, planned(*parts)))
+    two = ("recipe", "multipliers, held")
+    pair = planned(*(HELD[name] for name in two))
+    found.append(Job("rivals", two, days, range(16, 64), pair))
+    for seed in (18, 19, 20):
+        other = mixture_task(seed)._replace(name=f"mixture {seed}")
+        found.append(Job("rivals", two, other, seeds, pair))
+        found.append(Job("untrained", ["FastICA"], other, seeds, alone(UNTRAINED["FastICA"])))
+        start = alone(UNTRAINED["start, untrained"])
+        found.append(Job("untrained", ["start, untrained"], other, seeds, start))
+    found.append(Job("rho", names, days, few, frequencies, RHOS))
+    for task in (days, mixture):
+        for hold in (False, True):
+            dampings = (0.1, 0.3, 1.0)
+            plan = partial(own.multipliers_plan, hold=hold)
+            plans_ = [partial(plan, damping=damping) for damping in dampings]
+            ends = [f"damping {damping:g}{', held' * hold}" for damping in dampings]
+            found.append(Job("multipliers", ends, task, few, planned(*plans_)))
+    for units in (8, 32):
+        wide = partial(own.recommended, sizes=(20, 80, 40, units), skewed=units <= 16)
+        found.append(Job("units", [str(units)], days, few, alone(wide)))
+    for batch in (32, 512):
+        recipe = partial(own.recommended, batch_size=batch)
+        found.append(Job("batch", [str(batch)], days, few, alone(recipe)))
+    return found
 
 
-def run(entry: Entry) -> dict[str, Any]:
-    """Train and measure one row."""
+def settings() -> list[Job]:
+    """Each method at its settings, on what the grid does not use, with fewer steps."""
+    days = tasks()["days"]._replace(final=None)
+    found = []
+    for task in (days, mixture_task(1)._replace(name="mixture 1")):
+        for name, (method, tried) in TRIED.items():
+            for options in tried:
+                method_ = partial(method, **options)
+                text = ", ".join(f"{key} {value}" for key, value in options.items())
+                train = planned(method_, steps=1400)
+                if "plan" not in getattr(method, "__name__", str(method)):
+                    train = alone(partial(method_, steps=1400))
+                found.append(Job(name, [text], task, range(100, 104), train))
+    return found
+
+
+def run(number: int, tried: bool) -> list[Row]:
+    """Train and measure one job."""
     torch.set_num_threads(1)
-    group, name, task, method, seeds = entry
+    job = (settings() if tried else jobs())[number]
     start = time.perf_counter()
-    row = measured(task, method(task, range(seeds)))
-    print(
-        f"{group}, {name}, {task.name}, {task.rho:g}: {time.perf_counter() - start:.0f} s",
-        flush=True,
-    )
-    return {"group": group, "method": name, "task": task.name, "rho": task.rho} | row
+    rows: list[Row] = []
+    models = job.train(job.task, job.seeds)
+    rhos = job.rhos or [job.task.rho] * len(job.names)
+    for name, rho, found in zip(job.names, rhos, models, strict=True):
+        asked = job.task._replace(rho=rho)
+        for seed, row in zip(job.seeds, measured(asked, found), strict=True):
+            head = {"group": job.group, "method": name, "task": asked.name, "rho": rho}
+            rows.append(head | {"seed": seed} | row)
+    took = f"{time.perf_counter() - start:.0f} s"
+    print(f"{job.group}, {', '.join(job.names)}, {job.task.name}: {took}", flush=True)
+    return rows
 
 
-def main(seeds: int, only: str | None) -> None:
-    """Run the grid and write the table, row by row."""
-    chosen = [entry for entry in entries(seeds) if only in (None, entry[0])]
-    rows = [] if only is None else [row for row in read_grid(FILE) if row["group"] != only]
-    with get_context("spawn").Pool(2) as pool:
-        for row in pool.imap(run, chosen, chunksize=1):
-            rows.append(row)
-            write(rows)
+def main(only: Sequence[str], processes: int, tried: bool) -> None:
+    """Run the grid and write the table, job by job."""
+    everything = settings() if tried else jobs()
+    file = SETTINGS if tried else FILE
+    chosen = [n for n, job in enumerate(everything) if not only or job.group in only]
+    rows = [row for row in read_grid(file) if row["group"] not in only] if only else []
+    with get_context("spawn").Pool(processes) as pool:
+        for more in pool.imap_unordered(partial(run, tried=tried), chosen, chunksize=1):
+            rows += more
+            write(rows, file)
     torch.set_num_threads(1)
     where = machine(torch.device("cpu"))
-    FILE.with_suffix(".md").write_text(
-        "# The grid behind notebook 06\n\n"
-        f"`python benchmarks/comparison.py` on {where} in each of two processes: comparison.csv, "
-        f"one row per method, {seeds} seeds where the column `models` says nothing else, {STEPS} "
-        "steps of 128 rows where the method says nothing else. The columns are those of "
-        "`saetools.tutorial.comparison.measured`.\n",
-        encoding="utf-8",
+    text = (
+        f"# {'The settings that were tried' if tried else 'The grid behind notebooks 06 and 07'}\n"
+        f"\n`python benchmarks/comparison.py{' --settings' * tried}` on {where} in each of "
+        f"{processes} processes: {file.name}, one row per trained network, {STEPS} steps of 128 "
+        "rows where the method says nothing else. The columns are those of "
+        "`saetools.tutorial.comparison.measured`.\n"
     )
+    if tried:
+        text = text.replace(f"{STEPS} steps", "1400 steps")
+    file.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
-def write(rows: Sequence[dict[str, Any]]) -> None:
+def write(rows: Iterable[Row], file: Path) -> None:
     """Write the table so far, numbers to four digits."""
+    rows = sorted(rows, key=lambda row: [str(row[key]) for key in ("group", "task", "method")])
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with FILE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            texts = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(texts)
+            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("seeds", nargs="?", type=int, default=16)
-    parser.add_argument("--only", metavar="GROUP")
+    parser.add_argument("--only", metavar="GROUP", nargs="+", default=[])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--settings", action="store_true")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
-    main(given.seeds, given.only)
+    main(given.only, given.processes, given.settings)

@@ -14,6 +14,7 @@ settings.load_profile("project")
 LONGEST = (
     "notebooks/05_weight_initialisation.ipynb",
     "notebooks/06_all_together.ipynb",
+    "notebooks/07_which_frequency.ipynb",
     "tests/notebooks/test_teeth.py",
     "notebooks/03_soft_activations.ipynb",
     "tests/reuse/test_distributed.py",

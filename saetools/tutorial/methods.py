@@ -1,180 +1,83 @@
-"""The methods that notebook 06 compares: each trains a model per seed, and returns them."""
+"""The recipe and its relatives, which differ by their penalty: each trains a model per seed."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR
 
 from saetools.frequency import (
-    activation_frequency,
-    smooth,
-    soft_frequency,
-    straight_through_frequency,
+    step_frequency,
 )
-from saetools.initialise import skewed_units_
-from saetools.penalties import bernoulli_kl, unbiased_eps
+from saetools.initialise import target_frequency_
+from saetools.penalties import frequency_penalty
 from saetools.training.ensemble import train_ensemble
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
 from saetools.training.recipe import learn_shift_hold, train_at_frequency
-from saetools.training.start import initialise_for_frequency_, start_at_frequency_
+from saetools.training.start import start_at_frequency_
 from saetools.tutorial.comparison import Task
 
 Models = list[SparseAutoencoder]
+Penalty = Callable[[Output], Tensor]
 
 STEPS = 3500
-FIXES = (
-    "sigmoid output",
-    "straight-through",
-    "smoothing",
-    "start from data",
-    "skewed directions",
-    "shift and hold",
-)
 
 
-def recommended(
-    task: Task, seeds: Sequence[int], *, sizes: Sequence[int] = (20, 80, 40, 4), **options: Any
-) -> Models:
-    """`train_at_frequency`, the recipe of the series.
+class Plan(NamedTuple):
+    """Models that are ready to be trained under a penalty, and in which way."""
 
-    Example:
-        >>> from saetools.tutorial.comparison import tasks
-        >>> len(recommended(tasks()["days"], range(2), steps=7))
-        2
-    """
-    models = [SparseAutoencoder(sizes, seed=seed) for seed in seeds]
-    options = {"steps": STEPS, "rho": task.rho} | options
-    train_at_frequency(models, task.train, seeds=seeds, **options)
-    return models
+    models: Models
+    penalty: Penalty | None
+    way: str = "one phase"  # at the recipe's rates; or "held", its two phases; or "as posted"
 
 
-def with_fixes(
-    task: Task,
-    seeds: Sequence[int],
-    fixes: Sequence[str],
-    *,
-    count: str = "hard",
-    ends: str = "overwrite",
-    steps: int = STEPS,
-) -> Models:
-    """The post's training with some of the fixes; with all of them it is the recipe.
+def together(
+    task: Task, seeds: Sequence[int], plans: Sequence[Plan], *, steps: int = STEPS
+) -> list[Models]:
+    """Train the models of several plans, of one class and in one way, as one ensemble.
 
-    Args:
-        task: what to learn.
-        seeds: for the models and the order of their rows.
-        fixes: some of FIXES.
-        count: without straight-through, what rho_hat is: "hard", the post's count, or "soft".
-        ends: without smoothing, how rho_hat is kept off 0 and 1: "overwrite" as in the post,
-            or "clamp".
-        steps: how many to train for.
+    Faster than one plan after another, and the same but for rounding.
 
     Example:
         >>> from saetools.tutorial.comparison import tasks
-        >>> [model] = with_fixes(tasks()["days"], [0], ["sigmoid output"], steps=3)
-        >>> model.output is torch.sigmoid
-        True
+        >>> days = tasks()["days"]
+        >>> plans = [unpenalised_plan(days, [0]), l1_plan(days, [0], 0.1)]
+        >>> [len(models) for models in together(days, [0], plans, steps=3)]
+        [1, 1]
     """
-    if unknown := sorted(set(fixes) - set(FIXES)):
-        raise ValueError(f"fixes must be of {FIXES}, got {unknown}")
-    output = torch.sigmoid if "sigmoid output" in fixes else torch.relu
-    models = [SparseAutoencoder(output=output, seed=seed) for seed in seeds]
-    for model in models:
-        if "skewed directions" in fixes:
-            skewed_units_(model.encoder[-1], model.code_inputs(task.train))  # type: ignore[arg-type]
-        if "start from data" in fixes:
-            initialise_for_frequency_(model, task.train, rho=task.rho)
+    [way] = {plan.way for plan in plans}
+    models = [model for plan in plans for model in plan.models]
+    sizes = [len(plan.models) for plan in plans]
 
-    def penalty(out: Output) -> Tensor:
-        z = out.pre_activations
-        if "straight-through" in fixes:
-            rho_hat = straight_through_frequency(z, 0.3)
-        else:
-            rho_hat = soft_frequency(z, 0.3) if count == "soft" else activation_frequency(z)
-        if "smoothing" in fixes:
-            rho_hat = smooth(rho_hat, unbiased_eps(task.rho, z.shape[-2]))  # type: ignore[arg-type]
-        elif ends == "clamp":
-            rho_hat = rho_hat.clamp(1e-3, 1 - 1e-3)
-        else:  # what is overwritten carries no gradient
-            rho_hat = rho_hat.where(rho_hat > 0, 1e-3).where(rho_hat < 1, 1 - 1e-3)
-        return bernoulli_kl(rho_hat, rho=task.rho).sum(-1)
+    def penalties(out: Output) -> Tensor:
+        parts = zip(*(field.split(sizes) for field in out), strict=True)
+        none = out.pre_activations.new_zeros(len(seeds))
+        costs = [
+            none if plan.penalty is None else plan.penalty(Output(*part))
+            for plan, part in zip(plans, parts, strict=True)
+        ]
+        return torch.cat(costs)
 
-    if "shift and hold" in fixes:
-        learn_shift_hold(models, task.train, penalty, rho=task.rho, steps=steps, seeds=seeds)
+    penalty = penalties if len(plans) > 1 else plans[0].penalty
+    orders = list(seeds) * len(plans)
+    if way == "held":
+        options: dict[str, Any] = {"steps": steps, "seeds": orders, "weight": 1.0}
+        learn_shift_hold(models, task.train, penalty, rho=task.rho, **options)
+    elif way == "as posted":
+        train_ensemble(models, task.train, penalty, steps=steps, seeds=orders)
     else:
-        train_ensemble(models, task.train, penalty, steps=steps, seeds=seeds)
-    return models
+        in_one_phase(models, task, orders, steps, penalty)
+    return [plan.models for plan in plans]
 
 
-def unpenalised(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Models:
-    """No penalty, and the recipe's learning rates."""
-    return with_l1(task, seeds, 0.0, steps=steps)
-
-
-def with_l1(task: Task, seeds: Sequence[int], weight: float, *, steps: int = STEPS) -> Models:
-    """`weight` times the units' mean latents, summed, from the ordinary start."""
-    models = [SparseAutoencoder(seed=seed) for seed in seeds]
-    return _in_one_phase(
-        models, task, seeds, steps, lambda out: weight * out.latents.mean(-2).sum(-1)
-    )
-
-
-def with_multipliers(
-    task: Task, seeds: Sequence[int], *, steps: int = STEPS, hold: bool = False, **options: Any
-) -> Models:
-    """The recipe's start, and `FrequencyMultipliers` in place of the penalty.
-
-    Without `hold` there is one phase and no shift: the multipliers alone bring the units to rho.
-    """
-    models = [SparseAutoencoder(seed=seed) for seed in seeds]
-    start_at_frequency_(models, task.train, rho=task.rho)
-    penalty = FrequencyMultipliers(rho=task.rho, **options)
-    if not hold:
-        return _in_one_phase(models, task, seeds, steps, penalty)
-    x, rho = task.train, task.rho
-    learn_shift_hold(models, x, penalty, rho=rho, steps=steps, seeds=seeds, weight=1.0)
-    return models
-
-
-class WinnerTakeAll(SparseAutoencoder):
-    """Keeps the largest rho B latents of each unit in a batch of B rows, and those equal to them.
-
-    Source: lifetime sparsity of Makhzani and Frey 2015, arXiv 1409.2752.
-
-    Example:
-        >>> model = WinnerTakeAll(seed=0)
-        >>> model.rho = 0.2
-        >>> activation_frequency(model(torch.rand(50, 20)).pre_activations)
-        tensor([0.2000, 0.2000, 0.2000, 0.2000])
-    """
-
-    rho = 0.2
-
-    def forward(self, x: Tensor) -> Output:
-        """As in SparseAutoencoder; the pre-activations of latents that lost are below 0."""
-        z = self.encode(x)
-        winners = max(1, round(self.rho * z.shape[-2]))
-        least = z.topk(winners, dim=-2).values[..., -1:, :]  # of each unit's winners
-        latents = z.where(z >= least, 0)  # winners may be negative: all of them are kept
-        return Output(self.decode(latents), latents, (z >= least).to(z.dtype) - 0.5)
-
-
-def winner_take_all(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Models:
-    """Exact frequencies by construction, within each batch; measured on all rows as one batch."""
-    models: Models = [WinnerTakeAll(seed=seed) for seed in seeds]
-    for model in models:
-        model.rho = task.rho  # type: ignore[assignment]
-    return _in_one_phase(models, task, seeds, steps, None)
-
-
-def _in_one_phase(
+def in_one_phase(
     models: Models,
     task: Task,
     seeds: Sequence[int],
     steps: int,
-    penalty: Callable[[Output], Tensor] | None,
+    penalty: Penalty | None,
 ) -> Models:
     """The models, trained at the recipe's learning rates."""
     end = max(1, steps * 2 // 7)
@@ -185,3 +88,154 @@ def _in_one_phase(
     x = task.train
     train_ensemble(models, x, penalty, steps=steps, seeds=seeds, lr=1.5e-3, scheduler=schedule)
     return models
+
+
+def started(task: Task, seeds: Sequence[int]) -> Models:
+    """Models at the recipe's start."""
+    models = [SparseAutoencoder(task.sizes, seed=seed) for seed in seeds]
+    start_at_frequency_(models, task.train, rho=task.rho)
+    return models
+
+
+def recommended(
+    task: Task, seeds: Sequence[int], *, sizes: Sequence[int] = (), **options: Any
+) -> Models:
+    """`train_at_frequency`, the recipe of the series.
+
+    Example:
+        >>> from saetools.tutorial.comparison import tasks
+        >>> len(recommended(tasks()["days"], range(2), steps=7))
+        2
+    """
+    models = [SparseAutoencoder(sizes or task.sizes, seed=seed) for seed in seeds]
+    options = {"steps": STEPS, "rho": task.rho} | options
+    train_at_frequency(models, task.train, seeds=seeds, **options)
+    return models
+
+
+def recipe_plan(task: Task, seeds: Sequence[int], *, weight: float = 0.2) -> Plan:
+    """The recipe, to be trained together with others."""
+
+    def penalty(out: Output) -> Tensor:
+        return frequency_penalty(out.pre_activations, rho=task.rho, dim=-2, weight=weight)
+
+    return Plan(started(task, seeds), penalty, "held")
+
+
+def unpenalised_plan(task: Task, seeds: Sequence[int]) -> Plan:
+    """No penalty, from torch's own start."""
+    return Plan([SparseAutoencoder(task.sizes, seed=seed) for seed in seeds], None)
+
+
+def unpenalised(task: Task, seeds: Sequence[int], *, steps: int = STEPS) -> Models:
+    """No penalty, and the recipe's learning rates."""
+    [models] = together(task, seeds, [unpenalised_plan(task, seeds)], steps=steps)
+    return models
+
+
+def l1_plan(task: Task, seeds: Sequence[int], weight: float) -> Plan:
+    """`weight` times the units' mean latents, summed, from torch's own start."""
+    models = unpenalised_plan(task, seeds).models
+    return Plan(models, lambda out: weight * out.latents.mean(-2).sum(-1))
+
+
+def with_l1(task: Task, seeds: Sequence[int], weight: float, *, steps: int = STEPS) -> Models:
+    """The models of `l1_plan`, trained."""
+    [models] = together(task, seeds, [l1_plan(task, seeds, weight)], steps=steps)
+    return models
+
+
+def multipliers_plan(
+    task: Task, seeds: Sequence[int], *, hold: bool = False, **options: Any
+) -> Plan:
+    """The recipe's start, and `FrequencyMultipliers` in place of the penalty.
+
+    Without `hold` there is one phase and no shift: the multipliers alone bring the units to rho.
+    """
+    penalty = FrequencyMultipliers(rho=task.rho, **options)
+    return Plan(started(task, seeds), penalty, "held" if hold else "one phase")
+
+
+def with_multipliers(
+    task: Task, seeds: Sequence[int], *, steps: int = STEPS, **options: Any
+) -> Models:
+    """The models of `multipliers_plan`, trained."""
+    [models] = together(task, seeds, [multipliers_plan(task, seeds, **options)], steps=steps)
+    return models
+
+
+def square_plan(
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    weight: float = 0.03,
+    bandwidth: float = 1.0,
+    hold: bool = False,
+) -> Plan:
+    """`weight` times the sum of (rho_hat / rho - 1)^2, counted with the rectangle kernel.
+
+    The square of a relative miss, as public trainers of JumpReLU autoencoders use it for the mean
+    number of active units; here for each unit. Finite for a unit that is never or always on.
+    """
+
+    def penalty(out: Output) -> Tensor:
+        rho_hat = step_frequency(out.pre_activations, bandwidth)
+        return weight * (rho_hat / task.rho - 1).square().sum(-1)
+
+    return Plan(started(task, seeds), penalty, "held" if hold else "one phase")
+
+
+def in_two_phases(
+    models: Models,
+    task: Task,
+    seeds: Sequence[int],
+    steps: int,
+    penalty: Penalty,
+    *,
+    rhos: Sequence[float],
+    after_learning: Callable[[SparseAutoencoder], object] | None = None,
+) -> Models:
+    """`learn_shift_hold`, with a rho per model, and something done to each before it is shifted."""
+    x, learning = task.train, steps * 5 // 7
+    holding = steps - learning
+    options: dict[str, Any] = {"seeds": list(seeds), "lr": 1.5e-3}
+
+    def rising(adam: torch.optim.Optimizer) -> LinearLR:
+        return LinearLR(adam, 1.0 / holding, 1.0, holding)
+
+    def falling(adam: torch.optim.Optimizer) -> LinearLR:
+        return LinearLR(adam, 1.0, 0.0, holding)
+
+    train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **options)
+    for rho, model in zip(rhos, models, strict=True):
+        if after_learning is not None:
+            after_learning(model)
+        with torch.no_grad():
+            target_frequency_(model.code.bias, model.encode(x), rho)
+        model.encoder.requires_grad_(False)
+    train_ensemble(models, x, steps=holding, scheduler=falling, **options)
+    for model in models:
+        model.encoder.requires_grad_(True)
+    return models
+
+
+def at_frequencies(
+    task: Task, seeds: Sequence[int], rhos: Sequence[float], *, steps: int = STEPS
+) -> list[Models]:
+    """The recipe at several frequencies at once: of each rho, a model per seed.
+
+    Example:
+        >>> from saetools.tutorial.comparison import tasks
+        >>> [len(models) for models in at_frequencies(tasks()["days"], [0], [0.1, 0.2], steps=7)]
+        [1, 1]
+    """
+    found = [started(task._replace(rho=rho), seeds) for rho in rhos]
+    models = [model for same in found for model in same]
+    each = [rho for rho in rhos for _ in seeds]
+    target = torch.tensor(each)[:, None]  # (N, 1)
+
+    def penalty(out: Output) -> Tensor:
+        return frequency_penalty(out.pre_activations, rho=target, dim=-2, weight=0.2)
+
+    in_two_phases(models, task, list(seeds) * len(rhos), steps, penalty, rhos=each)
+    return found

@@ -7,9 +7,9 @@ import re
 import pytest
 from notebook_tools import NOTEBOOKS, ROOT, code_cells, exercises, read, solution, tagged
 
-# Cells and words of each notebook; 02 and 06 may need more.
-MOST_CELLS = {"02": 45, "06": 45}
-MOST_WORDS = {"02": 3000, "06": 3500}
+# Cells and words of each notebook; 02 may need more.
+MOST_CELLS = {"02": 45}
+MOST_WORDS = {"02": 3000}
 ALLOWED_TAGS = re.compile(r"imports|raises-exception|(exercise|check|solution)-\d")
 MACHINE_PATH = re.compile(
     r"(?:^|[\s\"'(])(?:/(?:home|root|usr|tmp|opt|var|Users|work)/|[A-Za-z]:\\)"

@@ -83,7 +83,16 @@ _train_ensemble = train_ensemble
 def train_ensemble(*arguments, **options):
     return _train_ensemble(*arguments, **options | {"steps": 7})
 """,
-        "claimed at most 0.08",
+        "one call does the same: False",
+    ),
+    "the ceiling of phi is 1": (
+        "07",
+        "tutorial/measures.py",
+        """
+def phi_ceiling(p, q):
+    return torch.ones_like(p * q)
+""",
+        "phi 0.546, its ceiling 1.000",
     ),
 }
 LATE = {  # a result of training fails
@@ -143,7 +152,39 @@ def unbiased_eps(rho, rows):
 def target_frequency_(*_, **__):
     pass
 """,
-        "claimed at most 0.05",
+        "one call does the same: False",
+    ),
+    "the held multipliers have no sigmoid": (
+        "06",
+        "tutorial/methods.py",
+        """
+_started = started
+def started(task, seeds):
+    models = _started(task, seeds)
+    for model in models:
+        model.output = torch.relu
+    return models
+""",
+        "claimed 1.0",
+    ),
+    "directions are not skewed": (
+        "06",
+        "initialise.py",
+        """
+def skewed_units_(layer, inputs):
+    return layer
+""",
+        "skewed_units_ finds the same: False",
+    ),
+    "training stops after seven steps, later on": (
+        "07",
+        "training/ensemble.py",
+        """
+_train_ensemble = train_ensemble
+def train_ensemble(*arguments, **options):
+    return _train_ensemble(*arguments, **options | {"steps": 7})
+""",
+        "claimed",
     ),
 }
 

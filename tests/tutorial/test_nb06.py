@@ -1,33 +1,29 @@
 import pytest
 
-from saetools.tutorial.exercises.nb06 import check_next_multiplier, check_phi
+from saetools.tutorial.exercises.nb06 import check_interval, check_next_multiplier
+from saetools.tutorial.measures import wilson
 
 
 def unfinished(*_):
     raise NotImplementedError
 
 
-def centred(column):
-    return column.double() - column.double().mean()
+def plain(count, of):
+    share = count / of
+    width = 1.96 * (share * (1 - share) / of) ** 0.5
+    return share - width, share + width
 
 
-def phi(active, on):
-    a, b = centred(active), centred(on)
-    return (a * b).sum() / (a.norm() * b.norm())
-
-
-PHI = {
-    "correct": phi,
+INTERVAL = {
+    "correct": wilson,
     "not answered yet": unfinished,
-    "booleans have no mean": lambda a, b: a.mean(),
-    "expected one number": lambda a, b: centred(a) * centred(b),
-    "how often they agree": lambda a, b: (a == b).double().mean(),
-    "the sign is lost": lambda a, b: phi(a, b).abs(),
-    "the wrong way round": lambda a, b: -phi(a, b),
-    "the square of it": lambda a, b: phi(a, b) ** 2,
-    "that is the covariance": lambda a, b: (centred(a) * centred(b)).mean(),
-    "how often both are on": lambda a, b: (a & b).double().mean(),
-    "got 0.123": lambda a, b: 0.123,
+    "expected two numbers": lambda count, of: count / of,
+    "1.96 standard errors": plain,
+    "the wrong way round": lambda count, of: wilson(count, of)[::-1],
+    "the scale is missing": lambda count, of: tuple(
+        e * (1 + 1.96**2 / of) for e in wilson(count, of)
+    ),
+    "15 of 16: expected (0.717, 0.989)": lambda count, of: (0.1, 0.2),
 }
 MULTIPLIER = {
     "correct": lambda old, rho_hat, rho, rate: old + rate * (rho_hat - rho),
@@ -42,9 +38,9 @@ MULTIPLIER = {
 }
 
 
-@pytest.mark.parametrize(("says", "answer"), PHI.items(), ids=list(PHI))
-def test_each_mistake_about_phi_is_named(says, answer, capsys):
-    check_phi(answer)
+@pytest.mark.parametrize(("says", "answer"), INTERVAL.items(), ids=list(INTERVAL))
+def test_each_mistake_about_the_interval_is_named(says, answer, capsys):
+    check_interval(answer)
     assert says in capsys.readouterr().out
 
 

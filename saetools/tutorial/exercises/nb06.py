@@ -7,51 +7,12 @@ import torch
 from torch import Tensor
 
 from saetools.tutorial.exercises.feedback import exercise, is_close, known_mistake, wrong_shape
-from saetools.tutorial.matching import phi_coefficients
+from saetools.tutorial.measures import wilson
 
 
 @exercise(1)
-def check_phi(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """Notebook 06, exercise 1: the phi coefficient of two columns of booleans."""
-    generator = torch.Generator().manual_seed(0)
-    factor = torch.rand(400, generator=generator) < 0.1
-    other = torch.rand(400, generator=generator) < 0.3
-    cases = {
-        "a unit that fires with it, and else now and then": (factor | other, factor),
-        "a unit that fires exactly with it": (factor, factor),
-        "a unit that fires exactly without it": (~factor, factor),
-        "a unit that takes no notice of it": (other, factor),
-    }
-    for what, (active, on) in cases.items():
-        got = answer(active.clone(), on.clone())
-        if isinstance(got, Tensor) and got.numel() != 1:
-            return f"expected one number, got shape {tuple(got.shape)}."
-        signs = [2.0 * column[:, None] - 1 for column in (active, on)]  # active where > 0
-        expected = phi_coefficients(*signs).item()
-        if abs(float(got) - expected) > 1e-4:
-            mistake = _mistaken_phi(float(got), active.double(), on.double(), expected)
-            return f"{what}: {mistake}"
-    return None
-
-
-def _mistaken_phi(got: float, active: Tensor, on: Tensor, expected: float) -> str:
-    both = (active * on).mean()
-    known: dict[str, Tensor | float] = {
-        "that is how often they agree, which is high for any two columns that are mostly off.": (
-            (active == on).double().mean()
-        ),
-        "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
-        "the sign is the wrong way round.": -expected,
-        "that is the square of it.": expected**2,
-        "that is the covariance: divide by both spreads.": both - active.mean() * on.mean(),
-        "that is how often both are on: subtract what chance gives.": both,
-    }
-    return known_mistake(got, known, atol=1e-4) or f"expected {expected:.3f}, got {got:.3f}."
-
-
-@exercise(2)
 def check_next_multiplier(answer: Callable[[Tensor, Tensor, float, float], Any]) -> str | None:
-    """Notebook 06, exercise 2: the multiplier of each unit after a batch."""
+    """Notebook 06, exercise 1: the multiplier of each unit after a batch."""
     old, rho_hat = torch.tensor([0.5, 0.0, -0.25]), torch.tensor([0.3, 0.2, 0.0])
     rho, rate = 0.2, 0.5
     got = answer(old.clone(), rho_hat.clone(), rho, rate)
@@ -69,3 +30,28 @@ def check_next_multiplier(answer: Callable[[Tensor, Tensor, float, float], Any])
         "one below 0 is what wakes a unit that is on too rarely: keep it.": right.clamp(min=0),
     }
     return known_mistake(got, known) or f"expected {right.tolist()}, got {got.tolist()}."
+
+
+@exercise(2)
+def check_interval(answer: Callable[[int, int], Any]) -> str | None:
+    """Notebook 06, exercise 2: Wilson's interval of a share, from a count."""
+    z = 1.96
+    for count, of in ((15, 16), (16, 16), (0, 8), (120, 200)):
+        got = answer(count, of)
+        if not isinstance(got, tuple) or len(got) != 2:
+            return f"expected two numbers, (low, high), got {got!r}."
+        right = wilson(count, of)
+        if all(abs(float(a) - b) < 1e-3 for a, b in zip(got, right, strict=True)):
+            continue
+        share = count / of
+        width = z * (share * (1 - share) / of) ** 0.5
+        known: dict[str, Tensor | float] = {
+            "that is the share give or take 1.96 standard errors, which has no width at 0 and 1 "
+            "and leaves [0, 1] near them.": torch.tensor([share - width, share + width]),
+            "the ends are the wrong way round.": torch.tensor([right[1], right[0]]),
+            "the scale is missing: divide by 1 + z^2 / n.": (torch.tensor(right) * (1 + z**2 / of)),
+        }
+        given = torch.tensor([float(end) for end in got])
+        expected = f"expected ({right[0]:.3f}, {right[1]:.3f}), got {got}."
+        return f"{count} of {of}: {known_mistake(given, known, atol=1e-3) or expected}"
+    return None

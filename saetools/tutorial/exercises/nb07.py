@@ -1,0 +1,81 @@
+"""Checks of notebook 07."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saetools.tutorial.exercises.feedback import exercise, is_close, known_mistake, wrong_shape
+from saetools.tutorial.matching import phi_coefficients
+from saetools.tutorial.measures import auc, phi_ceiling
+
+
+@exercise(1)
+def check_phi(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
+    """Notebook 07, exercise 1: the phi coefficient of two columns of booleans."""
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.rand(400, generator=generator) < 0.1
+    other = torch.rand(400, generator=generator) < 0.3
+    cases = {
+        "a unit that fires with it, and else now and then": (factor | other, factor),
+        "a unit that fires exactly with it": (factor, factor),
+        "a unit that fires exactly without it": (~factor, factor),
+        "a unit that takes no notice of it": (other, factor),
+    }
+    for what, (active, on) in cases.items():
+        got = answer(active.clone(), on.clone())
+        if isinstance(got, Tensor) and got.numel() != 1:
+            return f"expected one number, got shape {tuple(got.shape)}."
+        signs = [2.0 * column[:, None] - 1 for column in (active, on)]  # active where > 0
+        expected = phi_coefficients(*signs).item()
+        if abs(float(got) - expected) > 1e-4:
+            mistake = _mistaken_phi(float(got), active.double(), on.double(), expected)
+            return f"{what}: {mistake}"
+    return None
+
+
+def _mistaken_phi(got: float, active: Tensor, on: Tensor, expected: float) -> str:
+    both = (active * on).mean()
+    shares = active.mean(), on.mean()
+    known: dict[str, Tensor | float] = {
+        "that is how often they agree, which is high for any two columns that are mostly off.": (
+            (active == on).double().mean()
+        ),
+        "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
+        "the sign is the wrong way round.": -expected,
+        "that is the square of it.": expected**2,
+        "that is the covariance: divide by both spreads.": both - shares[0] * shares[1],
+        "that is how often both are on: subtract what chance gives.": both,
+        "that is phi over its ceiling, which the notebook needs next: here phi itself is asked "
+        "for.": expected / phi_ceiling(*shares).item(),
+    }
+    return known_mistake(got, known, atol=1e-4) or f"expected {expected:.3f}, got {got:.3f}."
+
+
+@exercise(2)
+def check_auc(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
+    """Notebook 07, exercise 2: the area under the curve of each unit for one factor."""
+    generator = torch.Generator().manual_seed(0)
+    on = torch.rand(60, generator=generator) < 0.3
+    noise = torch.randn(60, 3, generator=generator)
+    z = torch.stack([on + 0.8 * noise[:, 0], noise[:, 1], -2.0 * on + noise[:, 2]], dim=1)
+    z = (2 * z).round() / 2  # with ties
+    right = auc(z, on[:, None].double())[:, 0]
+    got = answer(z.clone(), on.clone())
+    if mistake := wrong_shape(got, (3,), "one number per unit"):
+        return mistake
+    if is_close(got, right, atol=1e-4):
+        return None
+    with_, without = z[on][:, None], z[~on][None]
+    known = {
+        "ties must count as half.": (with_ > without).double().mean((0, 1)),
+        "ties must count as half, and not in full.": (with_ >= without).double().mean((0, 1)),
+        "the wrong way round: count where the row with the factor is larger.": 1 - right,
+        "that asks whether a unit is active, and so contains its threshold: compare the values.": (
+            (with_ > 0).double().mean((0, 1))
+        ),
+    }
+    return known_mistake(got, known, atol=1e-4) or (
+        f"expected {[round(value, 3) for value in right.tolist()]}, got {got.tolist()}."
+    )

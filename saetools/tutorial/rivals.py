@@ -1,0 +1,216 @@
+"""Rivals of the recipe that gate each latent: by a learned threshold, at random, by a tracked one.
+
+Each function trains a model per seed, from the recipe's start and at its learning rates, and
+returns them ready to be measured.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from saetools.frequency import rectangle_step, step_frequency
+from saetools.initialise import target_frequency_
+from saetools.penalties import bernoulli_kl
+from saetools.training.models import Output, SparseAutoencoder
+from saetools.training.start import start_at_frequency_
+from saetools.tutorial.comparison import Task
+from saetools.tutorial.methods import STEPS, Models, in_one_phase, in_two_phases
+
+Sizes = Sequence[int]
+
+
+class _Gated(SparseAutoencoder):
+    """With a layer that computes nothing: it holds one number per unit, in its bias, or two."""
+
+    def __init__(self, sizes: Sizes = (20, 80, 40, 4), *, seed: int | None = None) -> None:
+        super().__init__(sizes, seed=seed)
+        self.gate = nn.utils.skip_init(nn.Linear, 1, self.sizes[-1])
+        with torch.no_grad():
+            self.gate.weight.fill_(1.0)
+            self.gate.bias.fill_(0.0)
+
+
+class JumpReLU(_Gated):
+    """Each unit passes what lies above a threshold of its own, learned through a rectangle.
+
+    Source: Rajamanoharan et al. 2024, arXiv 2407.14435.
+
+    Example:
+        >>> JumpReLU(seed=0)(torch.rand(50, 20)).latents.shape
+        torch.Size([50, 4])
+    """
+
+    bandwidth = 0.3
+
+    def forward(self, x: Tensor) -> Output:
+        """As in SparseAutoencoder; a pre-activation is what z has over its threshold."""
+        z = self.encode(x)
+        threshold = self.gate.bias.exp()
+        over = z - threshold  # a penalty on it moves both
+        soft = rectangle_step((z.detach() - threshold) / self.bandwidth)  # the jump, one
+        open_ = (over > 0).to(z.dtype) + (soft - soft.detach())
+        return Output(self.decode(z * open_), z * open_, over)
+
+
+def jump_relu(
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    weight: float = 0.3,
+    bandwidth: float = 0.3,
+    steps: int = STEPS,
+) -> Models:
+    """`weight` times (L0 / target - 1)^2: the mean frequency is asked for, not each unit's."""
+    models: Models = [JumpReLU(task.sizes, seed=seed) for seed in seeds]
+    start_at_frequency_(models, task.train, rho=task.rho)
+    with torch.no_grad():
+        for model in models:
+            model.bandwidth = bandwidth  # type: ignore[assignment]
+            model.gate.bias.fill_(math.log(0.1))  # type: ignore[operator, union-attr]
+            model.code.bias.add_(0.1)
+
+    def penalty(out: Output) -> Tensor:
+        rho_hat = step_frequency(out.pre_activations, bandwidth)
+        return weight * (rho_hat.mean(-1) / task.rho - 1).square()
+
+    return in_one_phase(models, task, seeds, steps, penalty)
+
+
+class HardConcrete(SparseAutoencoder):
+    """Each latent is z times a gate, which while training is drawn at random, often 0 or 1.
+
+    Source: Louizos, Welling and Kingma 2018, arXiv 1712.01312, there for weights; here a gate's
+    location follows the row. Afterwards the gate is at its middle, and open where z > 0.
+
+    Example:
+        >>> HardConcrete(seed=0)(torch.rand(50, 20)).latents.shape
+        torch.Size([50, 4])
+    """
+
+    temperature = 0.3  # of the location
+    beta, low, high = 2 / 3, -0.1, 1.1
+
+    def location(self, z: Tensor) -> Tensor:
+        """The log odds of the gate: its middle is 0 where z is."""
+        return z / self.temperature - math.log(-self.high / self.low)
+
+    def forward(self, x: Tensor) -> Output:
+        """As in SparseAutoencoder."""
+        z = self.encode(x)
+        location = self.location(z)
+        if self.training:
+            noise = torch.rand_like(z).clamp(1e-6, 1 - 1e-6)
+            location = (noise.logit() + location) / self.beta
+        gate = (location.sigmoid() * (self.high - self.low) + self.low).clamp(0, 1)
+        return Output(self.decode(z * gate), z * gate, z)
+
+
+def hard_concrete(
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    weight: float = 0.2,
+    temperature: float = 0.3,
+    hold: bool = False,
+    steps: int = STEPS,
+) -> Models:
+    """`weight` times the KL penalty on the mean probability that the gate is not 0.
+
+    With `hold` it is shifted to rho and held, as the recipe, by then without chance.
+    """
+    models: Models = [HardConcrete(task.sizes, seed=seed) for seed in seeds]
+    start_at_frequency_(models, task.train, rho=task.rho)
+    for model in models:
+        model.temperature = temperature  # type: ignore[assignment]
+    first = models[0]
+
+    def penalty(out: Output) -> Tensor:
+        location = first.location(out.pre_activations)  # type: ignore[operator]
+        offset = HardConcrete.beta * math.log(-HardConcrete.low / HardConcrete.high)
+        rho_hat = (location - offset).sigmoid().mean(-2)
+        return weight * bernoulli_kl(rho_hat.clamp(1e-3, 1 - 1e-3), rho=task.rho).sum(-1)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds[0])
+        if hold:
+            rhos = [task.rho] * len(seeds)
+            in_two_phases(
+                models,
+                task,
+                seeds,
+                steps,
+                penalty,
+                rhos=rhos,
+                after_learning=SparseAutoencoder.eval,
+            )
+        else:
+            in_one_phase(models, task, seeds, steps, penalty)
+    for model in models:
+        model.eval()
+    return models
+
+
+class TrackedThreshold(_Gated):
+    """Each unit's threshold follows its own (1 - rho) quantile while it trains; no penalty.
+
+    After each batch the threshold moves by rate x spread x (rho_hat / rho - 1).
+
+    Source: the bias that follows a target frequency of Földiák 1990, Forming sparse
+    representations by local anti-Hebbian learning.
+
+    Example:
+        >>> TrackedThreshold(seed=0)(torch.rand(50, 20)).latents.shape
+        torch.Size([50, 4])
+    """
+
+    rho = 0.2
+    rate = 0.05
+    passes = "z"  # or "excess", z minus the threshold
+    settings: ClassVar[tuple[str, ...]] = ("rho", "rate", "passes")
+
+    def forward(self, x: Tensor) -> Output:
+        """As in SparseAutoencoder; a pre-activation is what z has over its threshold."""
+        z = self.encode(x)
+        threshold = self.gate.bias
+        if self.training:
+            stacked = threshold.ndim == 3  # in an ensemble, (N, 1, L)
+            spread = self.gate.weight if stacked else self.gate.weight[:, 0]
+            with torch.no_grad():
+                rho_hat = (z > threshold).to(z.dtype).mean(-2, keepdim=stacked)
+                spread.lerp_(z.std(-2, keepdim=stacked), 0.05)
+                threshold += self.rate * spread * (rho_hat / self.rho - 1).clamp(max=5)
+        over = z - threshold
+        latents = over.relu() if self.passes == "excess" else z.where(over > 0, 0)
+        return Output(self.decode(latents), latents, over)
+
+
+@torch.no_grad()
+def tracked_threshold(
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    rate: float = 0.05,
+    passes: str = "z",
+    steps: int = STEPS,
+) -> Models:
+    """At the end each threshold is set to the quantile over all training rows."""
+    models: Models = [TrackedThreshold(task.sizes, seed=seed) for seed in seeds]
+    start_at_frequency_(models, task.train, rho=task.rho)
+    for model in models:
+        for name, value in zip(TrackedThreshold.settings, (task.rho, rate, passes), strict=True):
+            setattr(model, name, value)
+        for parameter in model.gate.parameters():  # type: ignore[union-attr]
+            parameter.requires_grad_(False)
+        quantile = -model.encode(task.train).mean(0)  # the start has moved it to 0
+        model.code.bias.add_(quantile)
+        model.gate.bias.add_(quantile)  # type: ignore[operator, union-attr]
+    with torch.enable_grad():
+        in_one_phase(models, task, seeds, steps, None)
+    for model in models:
+        bias = torch.zeros_like(model.gate.bias)  # type: ignore[union-attr, arg-type]
+        target_frequency_(bias, model.encode(task.train), task.rho)
+        model.eval().gate.bias.copy_(-bias)  # type: ignore[operator, union-attr]
+    return models

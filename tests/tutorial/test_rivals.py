@@ -1,0 +1,63 @@
+import math
+
+import pytest
+import torch
+
+from saetools.tutorial import rivals
+from saetools.tutorial.comparison import measured, tasks
+from saetools.tutorial.rivals import HardConcrete, JumpReLU, TrackedThreshold
+
+DAYS = tasks()["days"]
+SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9], final=None)
+STEPS = 7
+SEEDS = (3, 8)
+
+
+def test_jump_relu_passes_what_is_above_its_threshold_and_moves_the_threshold():
+    model, x = JumpReLU(seed=0), torch.rand(200, 20)
+    with torch.no_grad():
+        model.gate.bias.fill_(math.log(0.05))
+    out, z = model(x), model.encode(x)
+    assert torch.allclose(out.latents, z.where(z > 0.05, 0))
+    out.latents.sum().backward()
+    near = ((z - 0.05).abs() < 0.15).float() * z / 0.3  # the rectangle's height is 1 / 0.3
+    assert torch.allclose(model.gate.bias.grad, -(near * 0.05).sum(0), atol=1e-3)
+
+
+def test_a_hard_gate_is_open_above_0_and_random_while_training():
+    model, x = HardConcrete(seed=0), torch.rand(200, 20)
+    [first, second] = (model(x).latents for _ in range(2))
+    assert not torch.equal(first, second)
+    quiet = model.eval()(x)
+    assert torch.equal(quiet.latents > 0, quiet.pre_activations > 0)
+    assert torch.equal(quiet.latents, model(x).latents)
+
+
+def test_hard_gates_leave_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    rivals.hard_concrete(SMALL, SEEDS, steps=STEPS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("passes", ["z", "excess"])
+def test_a_tracked_threshold_moves_against_the_miss_and_ends_exact(passes):
+    model, x = TrackedThreshold(seed=0), torch.rand(200, 20)
+    with torch.no_grad():
+        model.gate.bias.fill_(100.0)
+    model(x)
+    assert (model.gate.bias < 100).all()  # never on: down
+    after = model.gate.bias.clone()
+    model.eval()(x)
+    assert torch.equal(model.gate.bias, after)
+    trained = rivals.tracked_threshold(SMALL, SEEDS, passes=passes, steps=STEPS)
+    for row in measured(SMALL, trained):
+        assert row["worst"] <= 1 / len(SMALL.train)
+    out, z = trained[0](SMALL.train), trained[0].encode(SMALL.train)
+    value = z - trained[0].gate.bias if passes == "excess" else z
+    assert torch.equal(out.latents, value.where(out.pre_activations > 0, 0))
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_hard_gates_may_be_held(hold):
+    rows = measured(SMALL, rivals.hard_concrete(SMALL, SEEDS, hold=hold, steps=70))
+    assert all((row["worst"] <= 1 / len(SMALL.train)) == hold for row in rows)
