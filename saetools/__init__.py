@@ -49,6 +49,7 @@ from saetools.training.start import initialise_for_frequency_, start_at_frequenc
 from saetools.tutorial.forum_post import PostedAutoencoder, posted_penalty
 from saetools.tutorial.logits import bernoulli_kl_with_logits, soft_frequency_logits
 
+__version__ = "0.1.0"
 # fmt: off
 __all__ = [
     "Capture", "ChicagoContext", "Evaluation", "FrequencyMeter", "FrequencyMultipliers", "History",
@@ -61,5 +62,3 @@ __all__ = [
     "start_at_frequency_", "step_frequency", "straight_through_frequency", "tanh_step",
     "target_frequency_", "train", "train_at_frequency", "train_ensemble", "unit_spread_",
 ]
-# fmt: on
-__version__ = "0.1.0"

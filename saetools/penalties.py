@@ -31,16 +31,13 @@ def frequency_penalty(
         rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is broadcast
             against the units, for instance (L,) for one per unit.
         weight: factor of each unit's divergence; a tensor is broadcast as rho is.
-        temperature: > 0, of the sigmoid whose slope stands in for the count's; 0.3 suits a spread
-            of 1.
-        eps: > 0 and < 0.5; bounds the pull on a unit that is never or always on. `unbiased_eps` of
-            the rows counted over by default, with a `batch_mean` those of the whole batch; only
-            where what that returns has no attribute `rows`, those of this part: give eps then.
+        temperature: > 0, of the sigmoid whose slope is the count's; 0.3 suits a spread of 1.
+        eps: in (0, 0.5); bounds the pull on a unit that is never or always on. By default the
+            `unbiased_eps` of the batch's rows; of this part's, where batch_mean tells no `rows`.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
             sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
-        batch_mean: where the batch is cut into parts, what makes the frequency of all of it from
-            that of this part and its number of rows, 0 or more: `over_ranks`, a `RunningFrequency`,
-            or what `backward_in_parts` gives.
+        batch_mean: makes a whole batch's frequency from that of this part and its rows, 0 or more:
+            `over_ranks`, a `RunningFrequency`, or what `backward_in_parts` gives.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
@@ -94,8 +91,7 @@ def unbiased_eps(rho: float | Tensor, rows: float | Tensor) -> float | Tensor:
     return eps.clamp(min=least) if isinstance(eps, Tensor) else max(eps, least)
 
 
-# rho, weight, temperature, eps (a number, a tensor, or None where the batch's rows are not yet
-# known) and the dims to count over, checked.
+# rho, weight, temperature, eps (None: of rows not yet known) and the dims to count over, checked.
 _Settings = tuple[Tensor, float | Tensor, float | Tensor, Any, tuple[int, ...]]
 
 

@@ -39,11 +39,9 @@ class SparseAutoencoderTransformer(
     Args:
         n_components: number of units of the code.
         rho: target frequency; a tensor (n_components,) for one per unit.
-        hidden_layer_sizes: widths of the layers between the rows and the code, which the decoder
-            mirrors; () for a linear encoder and decoder.
+        hidden_layer_sizes: widths between the rows and the code, mirrored; () for linear layers.
         steps, batch_size, learning_rate, weight, tolerance: as for `train_at_frequency`; the weight
             is larger than for rows in [0, 1], whose errors are smaller.
-        device: None for torch's default device.
         random_state: an int or a RandomState, for the weights and the order of the rows. None
             differs each time, and does not draw from NumPy's global random state.
 

@@ -24,9 +24,8 @@ class Capture:
             `select=lambda returned: returned[0]`.
 
     Wrappers put their own name in front: `"module.encoder.4"` in DistributedDataParallel,
-    `"_orig_mod.encoder.4"` in what torch.compile returns. Capture a compiled model before its first
-    call; later may be too late, and reading raises. Activation checkpointing needs
-    `use_reentrant=False`.
+    `"_orig_mod.encoder.4"` in what torch.compile returns, which is captured before its first call
+    (later, reading may raise). Activation checkpointing needs `use_reentrant=False`.
 
     Example:
         >>> from saetools import frequency_penalty

@@ -1,8 +1,7 @@
 """The mean over a whole batch, in value and gradient, of which a process has a part, or a past one.
 
-With n_m of the N rows in part m it is q = sum_m (n_m / N) q_m, and a penalty f of it has the
-gradient f'(q) sum_m (n_m / N) dq_m: a part needs the value of the whole, and its own gradient times
-its share.
+With n_m of the N rows in part m it is q = sum_m (n_m / N) q_m, and a penalty f has the gradient
+f'(q) sum_m (n_m / N) dq_m: a part needs the whole's value, and its own gradient times its share.
 """
 
 import torch
@@ -77,11 +76,9 @@ class RunningFrequency:
     Give it to `frequency_penalty` as `batch_mean`, called once per training step. A row that is k
     steps old weighs decay^k: about batch / (1 - decay) rows are seen. `group`: see `over_ranks`.
 
-    In batches of 8 rows many a unit is silent by chance and, with eps=1e-3, pulled up with all
-    force: units end on for 0.42 of the rows where 0.15 was asked for, but within 0.007 of it with a
-    decay of 0.9 and a learning rate of 1e-4. (With the default eps alone: 0.134.) At 1e-3 the value
-    lags behind, and more of them stay dead (benchmarks/results/running_frequency.md): better a
-    larger batch, or `backward_in_parts`.
+    For a fixed eps, which pulls up with all force what is silent by chance in a small batch. At
+    larger learning rates the value lags behind, and units die: the default eps, a larger batch or
+    `backward_in_parts` is better (benchmarks/results/running_frequency.md).
 
     Example:
         >>> running = RunningFrequency(decay=0.5)

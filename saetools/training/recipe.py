@@ -57,12 +57,9 @@ def train_at_frequency(
     a unit that cannot reach rho, the models are as they were.
 
     Args:
-        models, x, skewed: as for `train_ensemble` and `start_at_frequency_`.
+        models, x, skewed, tolerance: as for `start_at_frequency_` and `train_ensemble`.
         rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
-        tolerance: as for `target_frequency_`, at the start and at the shift.
-        options: steps (3500, of both phases together), weight (0.2), lr (1.5e-3, the largest); and
-            as for `train_ensemble` batch_size, seeds, value_range, observe, observe_every,
-            progress, compile, checkpoint, checkpoint_every.
+        options: of `RecipeOptions`, by default steps=3500, weight=0.2, lr=1.5e-3.
 
     Example:
         >>> from saetools import activation_frequency, sparse_mixture

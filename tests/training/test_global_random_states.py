@@ -5,7 +5,7 @@ import torch
 
 import saetools
 from saetools import SparseAutoencoder, frequency_penalty
-from saetools.training.random_states import GlobalRandomStates
+from saetools.training.checkpoints import GlobalRandomStates
 
 X = torch.rand(60, 20, generator=torch.Generator().manual_seed(0))
 

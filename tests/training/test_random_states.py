@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saetools.training.random_states import GlobalRandomStates
+from saetools.training.checkpoints import GlobalRandomStates
 
 DRAW = {
     "Python": random.random,
