@@ -8,6 +8,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from saetools.gradients.frames import Place
+from saetools.gradients.tensors import State
 
 _LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
 
@@ -15,14 +16,14 @@ _LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
 class Leaf:
     """One leaf, and what came to it."""
 
-    def __init__(self, tensor: Tensor, bit: int, name: str, trained: bool) -> None:
+    def __init__(self, tensor: Tensor, bit: int, name: str) -> None:
         self.reference = weakref.ref(tensor)
         self.bit = bit
         self.name = name
         self.is_parameter = isinstance(tensor, nn.Parameter)
         is_lazy = isinstance(tensor, UninitializedParameter)
         self.words = name or f"a parameter of shape {() if is_lazy else tuple(tensor.shape)}"
-        self.trained = trained  # it is a parameter of the traced model, or of an optimizer
+        self.trained = False  # it is a parameter of the traced model, or of an optimizer
         self.used = False  # an operation took it while gradients were recorded
         self.reached = False  # a graph led from a loss to it
         self.fed = False  # something other than zeros arrived, from the data
@@ -33,30 +34,32 @@ class Leaf:
         self.stepped = False  # an optimizer that was given, or made a step, holds it
         self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
 
+    def feed(self, state: State, has_data: bool, is_fed: bool) -> None:
+        """A gradient arrived: on a path through the data; fed by it."""
+        if state in (State.SOME, State.BAD):
+            self.fed |= is_fed
+            self.penalised |= not is_fed
+        elif state is State.ZERO:
+            self.hungry = True
+            self.is_data_lost |= has_data
+
+    def requires_gradient(self) -> bool:
+        """Whether it is alive, and still does."""
+        tensor = self.reference()
+        return tensor is not None and tensor.requires_grad
+
     def is_starved(self) -> bool:
-        """Whether a loss reaches it, and nothing but zeros comes."""
-        return not self.fed and (self.is_data_lost or (self.hungry and not self.penalised))
+        """Whether a loss reaches it, nothing but zeros comes, and that is a fault."""
+        gets_zeros = self.is_data_lost or (self.hungry and not self.penalised)
+        return gets_zeros and not (self.fed or self.by_hand) and self.requires_gradient()
 
     def is_missed(self) -> bool:
         """Whether no loss reaches it, or only a penalty on the weights."""
         return not self.reached or (self.penalised and not self.fed and not self.hungry)
 
-    def requires_gradient(self) -> bool:
-        """Whether it still does."""
-        tensor = self.reference()
-        return tensor is not None and tensor.requires_grad
-
-    def may_be_starved(self) -> bool:
-        """Whether that would be a fault: it is alive, and not written by hand."""
-        return self.requires_gradient() and not self.by_hand
-
-    def is_unused(self) -> bool:
-        """Whether it is to be trained and no operation took it."""
-        return self.is_wanted() and not self.used and not self.reached
-
     def is_wanted(self) -> bool:
         """Whether it ought to be reached: it is trained, and still requires a gradient."""
-        return self.trained and self.may_be_starved()
+        return self.trained and not self.by_hand and self.requires_gradient()
 
     def is_like(self, other: "Leaf") -> bool:
         """Whether its values are nearly those of another one: a teacher is a copy."""
@@ -72,26 +75,30 @@ class Leaves:
 
     def __init__(self, model: nn.Module | None, optimizers: Iterable[Optimizer]) -> None:
         self._table: dict[int, Leaf] = {}
-        self.of_model: list[Leaf] = []
-        for name, parameter in model.named_parameters() if model is not None else ():
-            self.of_model.append(self.meet(parameter, name, trained=True))
+        named = model.named_parameters() if model is not None else ()
+        self.of_model = [self.meet(parameter, name) for name, parameter in named]
+        for leaf in self.of_model:
+            leaf.trained = True
         for optimizer in optimizers:
             self.meet_optimizer(optimizer)
 
-    def meet(self, tensor: Tensor, name: str = "", trained: bool = False) -> Leaf:
+    def meet(self, tensor: Tensor, name: str = "") -> Leaf:
         """The leaf that this tensor is."""
         leaf = self._table.get(id(tensor))
         if leaf is None or leaf.reference() is not tensor:
-            leaf = Leaf(tensor, 1 << len(self._table), name, trained)
-            self._table[id(tensor)] = leaf
-        leaf.trained |= trained
+            leaf = self._table[id(tensor)] = Leaf(tensor, 1 << len(self._table), name)
         return leaf
 
     def meet_optimizer(self, optimizer: Optimizer) -> None:
         """Its parameters are to be trained as well."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                self.meet(parameter, trained=True).stepped = True
+                leaf = self.meet(parameter)
+                leaf.trained = leaf.stepped = True
+
+    def all(self) -> list[Leaf]:
+        """Every leaf that was met."""
+        return list(self._table.values())
 
     def wanted(self) -> list[Leaf]:
         """Those that ought to be reached: where an optimizer holds some of them, these."""
@@ -104,12 +111,3 @@ class Leaves:
         """Whether a leaf that is reached has nearly the same values, as a student has."""
         others = (other for other in self.all() if other is not leaf)
         return any(other.trained and other.reached and leaf.is_like(other) for other in others)
-
-    def known(self, tensor: Tensor) -> Leaf | None:
-        """The leaf that this tensor is, if it was met before."""
-        leaf = self._table.get(id(tensor))
-        return leaf if leaf is not None and leaf.reference() is tensor else None
-
-    def all(self) -> list[Leaf]:
-        """Every leaf that was met."""
-        return list(self._table.values())

@@ -10,7 +10,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from saetools.gradients.frames import Place, users_place
+from saetools.gradients.frames import Place, find_caller
 from saetools.gradients.leaves import Leaf, Leaves
 
 
@@ -20,8 +20,7 @@ class Optimizers:
     def __init__(self, given: list[Optimizer], leaves: Leaves) -> None:
         self.given = given
         self.stepping = 0  # how many steps are being made, one inside another
-        self.cleared: list[Place] = []  # gradients that went before a step could use them
-        self.step: Place | None = None  # the last one
+        self.cleared: dict[Place, None] = {}  # gradients that went before a step could use them
         self._leaves = leaves
         self._seen: list[Optimizer] = list(given)
         self._since_backward: Place | None = None  # where gradients were set to None
@@ -40,12 +39,13 @@ class Optimizers:
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         has_closure = len(args) > 1 or kwargs.get("closure") is not None
-        self.step = users_place()
         if not any(optimizer is other for other in self._seen):
             self._seen.append(optimizer)
             self._leaves.meet_optimizer(optimizer)
-        if self._since_backward is not None and not has_closure and _is_empty(optimizer):
-            self.cleared.append(self._since_backward)
+        if self._since_backward is not None and not has_closure:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            if not any(g is not None and bool(g.any()) for g in gradients):
+                self.cleared[self._since_backward] = None
         self._since_backward, self._is_fresh = None, False
         self.stepping += 1
 
@@ -60,7 +60,7 @@ class Optimizers:
     def see_cleared(self) -> None:
         """Gradients were set to None, or to 0 by zero_grad."""
         if self._is_fresh and self._since_backward is None:
-            self._since_backward = users_place()
+            self._since_backward = find_caller().place
 
     def forgotten(self) -> list[Leaf]:
         """Parameters that get a gradient and that no optimizer holds; none if none was seen."""
@@ -71,12 +71,6 @@ class Optimizers:
         """Whether an optimizer was given or seen of which no parameter is the model's."""
         of_model = self._leaves.of_model
         return bool(self._seen and of_model) and not any(leaf.stepped for leaf in of_model)
-
-
-def _is_empty(optimizer: Optimizer) -> bool:
-    """Whether there is nothing to step on: no gradient, or only zeros."""
-    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
-    return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
 def as_list(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer]:

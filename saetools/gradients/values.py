@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from saetools.gradients.calls import Call
 from saetools.gradients.frames import Place
 from saetools.gradients.leaves import Leaf
 
@@ -23,15 +24,14 @@ class Operation:
     layer: str = ""  # the module that called it, such as "model.5"
     pure: bool = False  # made of parameters alone, no data: a penalty on the weights
     bad: frozenset["Operation"] = frozenset()  # the first bad operations behind its value
-    inputs: tuple[Any, ...] = ()  # weak references
     numbers: tuple[Any, ...] = ()  # the Python numbers among its arguments
     silence: Any = None  # units.Silence, if some of its units are silent
     by_entry: bool = False  # each entry of its input is a unit of its own
     why_bad: str = ""  # NaN was in the data, or in the weights, before
     half: bool = False  # it works in half precision
     masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
-    zero_factor: bool = False  # one of its factors is 0 everywhere
     one_entry: bool = False  # a dim of its input has a single entry
+    factors: int = 0  # how many tensors went in
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +54,14 @@ class Site:
     order: int = 0  # of the last time
     last: "Value | None" = None  # what was cut the last time
 
+    def suspicion(self) -> tuple[int, int]:
+        """How likely it is that this number comes back into the loss; 0 if it surely does not."""
+        if self.joined:
+            return (3, self.order)
+        if self.last is not None and self.last.is_loss:
+            return (0, self.order)
+        return (2 if "numpy" in self.op else 1, self.order)
+
 
 @dataclass(slots=True, eq=False)
 class Cut:
@@ -61,7 +69,6 @@ class Cut:
 
     site: Site
     explicit: bool
-    sources: frozenset[int] = frozenset()  # the terms of what was cut
     stopped: bool = False  # met its own graph again in a sum: a stopped gradient
     in_weights: bool = False  # the values were written into a parameter, or made one
 
@@ -87,12 +94,26 @@ class Value:
     terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
     is_slope: bool = False  # 0 in value, soft - soft.detach(): nothing but a slope
 
-    def take(self, numbers: Cuts) -> None:
-        """Numbers that had left the graph have come back, in this value."""
-        for cut in numbers:
-            cut.site.joined = True
-            self.every |= cut.site.bit
-        self.lost |= numbers
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """A call that is being looked at, and what was known of its inputs before it was made."""
+
+    call: Call
+    inputs: list[Tensor]
+    arguments: Any
+    required: list[bool]  # whether each input carries a gradient
+    values: list[Value]  # what is known of each
+    nodes: list[Any]  # the autograd nodes of the inputs
+    was_bad: bool = False  # some of what it is to write over was not finite
+    silence: Any = None
+    by_entry: bool = False
+    carries: bool = False  # the result carries a gradient
+
+    def flowing(self) -> list[tuple[Tensor, Value]]:
+        """The inputs that carry a gradient."""
+        pairs = zip(self.inputs, self.values, self.required, strict=True)
+        return [(tensor, value) for tensor, value, needs in pairs if needs]
 
 
 class _Reference(weakref.ref[Tensor]):
@@ -101,10 +122,7 @@ class _Reference(weakref.ref[Tensor]):
 
 
 class Values:
-    """tensor -> Value, by identity and by weak references.
-
-    Not torch.utils.weak.WeakIdKeyDictionary, which costs more than many an operation.
-    """
+    """tensor -> Value, by identity; torch's WeakIdKeyDictionary costs more than many operations."""
 
     def __init__(self) -> None:
         self._table: dict[int, tuple[_Reference, Value]] = {}
@@ -113,10 +131,6 @@ class Values:
         entry = self._table.get(reference.key)
         if entry is not None and entry[0] is reference:
             del self._table[reference.key]
-
-    def reference(self, tensor: Tensor) -> Any:
-        """A weak reference to a known tensor."""
-        return self._table[id(tensor)][0]
 
     def get(self, tensor: Tensor) -> Value | None:
         """What is known of `tensor`, or None."""
