@@ -177,6 +177,10 @@ MASK = ("used as a mask, a factor or an index", _NOTHING_TO_DO)
 STOPPED = ("a stopped gradient", _NOTHING_TO_DO)
 FLOOR = ("a loss, or a term of it, is at its floor here: nothing is left to gain", _NOTHING_TO_DO)
 SILENT = ("units are silent in this batch, which may be chance", "look again over more rows")
+HARMLESS = (
+    "NaN or infinity arises here, and no parameter hears of it: something behind it selects",
+    "select in front of it, on its input, to be safe",
+)
 STRAIGHT_THROUGH = (
     "this is a straight-through estimator: the value of a hard function, the slope of a soft one",
     "nothing to do",

@@ -42,11 +42,12 @@ _BACKWARD = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
 _VIEWS = {"data", "T", "mT", "H", "mH", "real", "imag"}  # attributes that are tensors, computed
 _VALUES_UNUSED = set(
     names(
-        "size numel dim register_hook stride requires_grad_ retain_grad is_floating_point is_complex "
-        "__len__ __format__ __repr__ __bool__ __hash__ __deepcopy__ element_size storage_offset "
-        "data_ptr untyped_storage get_device register_post_accumulate_grad_hook nelement "
-        "is_contiguous ndimension new_empty new_zeros new_ones new_full new_empty_strided _is_view "
-        "has_names is_same_size is_set_to result_type"
+        "size numel dim register_hook stride requires_grad_ retain_grad is_floating_point "
+        "is_complex __len__ __format__ __repr__ __bool__ __hash__ __deepcopy__ element_size "
+        "storage_offset data_ptr untyped_storage get_device "
+        "register_post_accumulate_grad_hook nelement is_contiguous ndimension new_empty "
+        "new_zeros new_ones new_full new_empty_strided _is_view has_names is_same_size "
+        "is_set_to result_type"
     )
 )
 _PUBLIC = {"__float__": "float()", "__int__": "int()", "__array__": "numpy.asarray()"}

@@ -64,6 +64,6 @@ def _is_first(seen: Seen, outputs: Sequence[Tensor]) -> bool:
     numbers = [number for number in flatten(seen.arguments) if isinstance(number, float)]
     if makes_nan and not any(map(has_nan, others)):
         return not any(map(math.isnan, numbers))
-    if seen.was_bad or any(map(is_bad, others)):
+    if any(map(is_bad, others)):
         return False
     return (seen.carries or makes_nan) and all(map(math.isfinite, numbers))

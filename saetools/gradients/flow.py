@@ -23,9 +23,9 @@ _JOINING = set(_SIGNS) | set(
 )
 PRODUCTS = set(
     names(
-        "linear matmul __matmul__ __rmatmul__ mm bmm einsum bilinear addmm conv1d conv2d conv3d "
-        "baddbmm lstm gru lstm_cell gru_cell rnn_tanh rnn_relu rnn_tanh_cell conv_transpose2d mv dot "
-        "multi_head_attention_forward scaled_dot_product_attention"
+        "linear matmul __matmul__ __rmatmul__ mm bmm einsum bilinear addmm conv1d conv2d "
+        "conv3d baddbmm lstm gru lstm_cell gru_cell rnn_tanh rnn_relu rnn_tanh_cell "
+        "conv_transpose2d mv dot multi_head_attention_forward scaled_dot_product_attention"
     )
 )
 _SAME = ("expand", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone", "expand_as")
@@ -50,12 +50,9 @@ class Flow:
         """
         name, out = seen.call.name, Value()
         live, dead = NO_CUTS, numbers
-        out.pure = bool(seen.inputs)
         for value, needs, tensor in zip(seen.values, seen.required, seen.inputs, strict=True):
             out.every |= value.every
             out.origin |= value.origin
-            is_number = not needs and tensor.numel() == 1 and not value.origin
-            out.pure = out.pure and (value.pure or is_number)
             if not needs:
                 dead |= value.lost
                 continue
@@ -75,7 +72,10 @@ class Flow:
         elif seen.carries and name not in _JOINING:
             dead = NO_CUTS
         elif seen.carries and dead:
-            # Beside a graph, what is explicit is there on purpose: the target in x - target.
+            # Beside a graph, what is explicit is there on purpose: the target in x - target; and
+            # so is what was cut from a term of the same sum, as in p + (p == 0).float() * eps.
+            own = {id(value) for _, value in seen.flowing()}
+            dead = frozenset(cut for cut in dead if id(cut.source) not in own)
             is_plain = _SIGNS.get(name, (1, 1)) == (1, 1)
             if not is_one or not is_plain:
                 for cut in dead:

@@ -8,7 +8,6 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from saetools.gradients.frames import Place
-from saetools.gradients.tensors import State
 
 _LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
 
@@ -26,22 +25,11 @@ class Leaf:
         self.trained = False  # it is a parameter of the traced model, or of an optimizer
         self.used = False  # an operation took it while gradients were recorded
         self.reached = False  # a graph led from a loss to it
-        self.fed = False  # something other than zeros arrived, from the data
+        self.fed = False  # something other than zeros arrived
         self.hungry = False  # nothing but zeros arrived, at least once
-        self.is_data_lost = False  # and these would have come from the data
-        self.penalised = False  # something arrived from a penalty on the weights alone
         self.place: Place | None = None  # where it was made in the block, or first used
         self.stepped = False  # an optimizer that was given, or made a step, holds it
         self.by_hand = False  # the code writes its values itself, as into the copy of a teacher
-
-    def feed(self, state: State, has_data: bool, is_fed: bool) -> None:
-        """A gradient arrived: on a path through the data; fed by it."""
-        if state in (State.SOME, State.BAD):
-            self.fed |= is_fed
-            self.penalised |= not is_fed
-        elif state is State.ZERO:
-            self.hungry = True
-            self.is_data_lost |= has_data
 
     def requires_gradient(self) -> bool:
         """Whether it is alive, and still does."""
@@ -50,12 +38,7 @@ class Leaf:
 
     def is_starved(self) -> bool:
         """Whether a loss reaches it, nothing but zeros comes, and that is a fault."""
-        gets_zeros = self.is_data_lost or (self.hungry and not self.penalised)
-        return gets_zeros and not (self.fed or self.by_hand) and self.requires_gradient()
-
-    def is_missed(self) -> bool:
-        """Whether no loss reaches it, or only a penalty on the weights."""
-        return not self.reached or (self.penalised and not self.fed and not self.hungry)
+        return self.hungry and not (self.fed or self.by_hand) and self.requires_gradient()
 
     def is_wanted(self) -> bool:
         """Whether it ought to be reached: it is trained, and still requires a gradient."""

@@ -33,7 +33,9 @@ class Passes:
         self.bad_slopes: dict[Operation, float] = {}  # and the share of entries
         self.scaled = False  # by a GradScaler, which skips steps that are not finite
         self._now: list[Node] | None = None  # the pass that is being made, from the loss on
-        self._all_pure = False
+        self.harmless: dict[Operation, None] = {}  # those of which no leaf heard
+        self._pending: list[tuple[Operation, float]] = []  # what was not finite in this pass,
+        self._is_harmed = False  # and whether it came to a leaf
         self._hidden: list[tuple[Leaf, Any]] = []
         self._key = f"saetools {id(self)}"
 
@@ -81,6 +83,11 @@ class Passes:
                         if end.number != self.calls:
                             end.number, end.given = self.calls, []
                         end.given.append(state)
+                        continue
+                    self._is_harmed |= state is State.BAD
+                    if end is not None:
+                        end.fed |= state in (State.SOME, State.BAD)
+                        end.hungry |= state is State.ZERO
 
         return look
 
@@ -91,12 +98,9 @@ class Passes:
         if State.BAD in node.left:
             if node.came is State.BAD or (self.scaled and operation.half):
                 return
-            if operation.bad:  # it met a value that was bad already
-                self.bad_values[min(operation.bad, key=lambda other: other.order)] = None
-                return
             dense = [g for g in left if g is not None and not g.is_sparse and g.numel() > 0]
             wrong = [int((~g.isfinite()).sum()) / g.numel() for g in dense]
-            self.bad_slopes[operation] = max(wrong, default=1.0) or 1.0
+            self._pending.append((operation, max(wrong, default=1.0) or 1.0))
         elif node.came is State.SOME and (operation.silence is not None or operation.by_entry):
             node.lost = share_lost(operation.silence, operation.by_entry, came, left)
 
@@ -113,7 +117,7 @@ class Passes:
                 self.bad_values[min(value.bad, key=lambda o: o.order)] = None
             if is_leaf(root) and root.requires_grad:
                 self.leaves.meet(root).reached = True
-        self._all_pure = all(value.pure for value in values)
+        self._pending, self._is_harmed = [], False
         is_hidden = False
         for node in nodes_behind([root.grad_fn for root in roots]):
             is_hidden |= "CheckpointFunction" in node.name()
@@ -130,7 +134,15 @@ class Passes:
             if _grad_of(leaf) != before:
                 leaf.reached = leaf.fed = True
         self._hidden = []
-        reading.feed_leaves(self._all_pure)
+        for operation, share in self._pending:
+            # It may have met a value that was bad already.
+            first = min(operation.bad, key=lambda other: other.order) if operation.bad else None
+            if not self._is_harmed:
+                self.harmless[first or operation] = None
+            elif first is not None:
+                self.bad_values[first] = None
+            else:
+                self.bad_slopes[operation] = share
         for suspicion in reading.suspicions():
             operation = suspicion.operation
             key = (suspicion.why, operation.op, operation.place, operation.layer)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from saetools.gradients.calls import Call, Role
 from saetools.gradients.flow import Flow
 from saetools.gradients.frames import Block, Caller, Place, find_caller, function_around
-from saetools.gradients.leaves import Leaves
 from saetools.gradients.numbers import Numbers
 from saetools.gradients.tensors import is_leaf
 from saetools.gradients.values import Cut, Seen, Site, Value
@@ -20,11 +19,11 @@ _NAMED = ("distributions", "nn/utils", "autograd/functional", "_functorch", "uti
 class Sites:
     """All cuts."""
 
-    def __init__(self, model: nn.Module | None, leaves: Leaves, flow: Flow) -> None:
+    def __init__(self, model: nn.Module | None, flow: Flow) -> None:
         self.all: list[Site] = []
         self.block: Block | None = None  # that switched gradients off
         self.numbers = Numbers()
-        self._leaves, self._flow = leaves, flow
+        self._flow = flow
         self._table: dict[Any, Site] = {}
         modules = model.named_modules() if model is not None else ()
         self._names = {id(module): f"model.{name}" for name, module in modules if name}
@@ -72,10 +71,9 @@ class Sites:
         flowing = seen.flowing()
         from_leaf = seen.call.name in ("detach", "data") and all(is_leaf(t) for t, _ in flowing)
         site.last = flowing[0][1]
-        self.cut(site, order, out.leaves, out, site.explicit or from_leaf)
+        cut = self.cut(site, order, out.leaves, out, site.explicit or from_leaf)
+        cut.source = site.last
         out.function = function or out.function
-        if from_leaf and seen.call.name == "data":
-            out.alias = self._leaves.meet(flowing[0][0])
 
     def _site(self, call: Call, caller: Caller, function: Place | None) -> Site:
         if function is not None:

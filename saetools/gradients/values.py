@@ -8,7 +8,6 @@ from torch import Tensor
 
 from saetools.gradients.calls import Call
 from saetools.gradients.frames import Place
-from saetools.gradients.leaves import Leaf
 
 Terms = dict[tuple[int, bool], int]
 
@@ -22,7 +21,6 @@ class Operation:
     name: str  # the bare name
     place: Place
     layer: str = ""  # the module that called it, such as "model.5"
-    pure: bool = False  # made of parameters alone, no data: a penalty on the weights
     bad: frozenset["Operation"] = frozenset()  # the first bad operations behind its value
     numbers: tuple[Any, ...] = ()  # the Python numbers among its arguments
     silence: Any = None  # units.Silence, if some of its units are silent
@@ -31,7 +29,8 @@ class Operation:
     half: bool = False  # it works in half precision
     masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
     one_entry: bool = False  # a dim of its input has a single entry
-    factors: int = 0  # how many tensors went in
+    inputs: tuple[Any, ...] = ()  # weak references
+    zero_factor: bool = False  # one of its factors is 0 everywhere
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +68,7 @@ class Cut:
 
     site: Site
     explicit: bool
+    source: "Value | None" = None  # what was cut
     stopped: bool = False  # met its own graph again in a sum: a stopped gradient
     in_weights: bool = False  # the values were written into a parameter, or made one
 
@@ -85,10 +85,8 @@ class Value:
     every: int = 0  # sites anywhere behind this value, one bit each
     leaves: int = 0  # leaves to which its gradient flows, one bit each
     origin: int = 0  # leaves whose values it is made of, with a gradient or without
-    alias: Leaf | None = None  # the leaf of which it is the .data
     function: Place | None = None  # made inside a custom autograd Function that was applied here
     is_loss: bool = False  # a backward pass began here
-    pure: bool = False  # made of parameters alone
     bad: frozenset[Operation] = frozenset()  # where NaN or infinity in it came from
     is_zero: bool = False  # 0 everywhere
     terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
@@ -105,7 +103,6 @@ class Seen:
     required: list[bool]  # whether each input carries a gradient
     values: list[Value]  # what is known of each
     nodes: list[Any]  # the autograd nodes of the inputs
-    was_bad: bool = False  # some of what it is to write over was not finite
     silence: Any = None
     by_entry: bool = False
     carries: bool = False  # the result carries a gradient
@@ -131,6 +128,10 @@ class Values:
         entry = self._table.get(reference.key)
         if entry is not None and entry[0] is reference:
             del self._table[reference.key]
+
+    def reference(self, tensor: Tensor) -> Any:
+        """A weak reference to a known tensor."""
+        return self._table[id(tensor)][0]
 
     def get(self, tensor: Tensor) -> Value | None:
         """What is known of `tensor`, or None."""

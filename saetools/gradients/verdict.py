@@ -45,7 +45,7 @@ class Verdict:
             *self._detached(),
             *self._of_optimizers(),
         ]
-        trace.not_accused = [*self._left_alone(cuts), *floors]
+        trace.not_accused = [*self._left_alone(cuts), *floors, *self._harmless()]
         trace.operations, trace.backward_calls = self.watch.operations, self.passes.calls
         trace.parameters = len(self.wanted)
         trace.reached = sum(leaf.reached for leaf in self.wanted)
@@ -66,7 +66,7 @@ class Verdict:
 
     def _flowing_cuts(self) -> set[Site]:
         found = {cut.site for cut in self.passes.lost}
-        missed = [leaf for leaf in self.wanted if leaf.is_missed()]
+        missed = [leaf for leaf in self.wanted if not leaf.reached]
         flowing = [site for site in self.sites if site.bit & self.passes.every]
         for leaf in missed:  # the last cut between it and a loss
             between = [site for site in flowing if site.behind & leaf.bit]
@@ -147,6 +147,12 @@ class Verdict:
             where = (operation.op, operation.place)
             found.setdefault(where, _finding("not finite", operation, words, share))
         return list(found.values())
+
+    def _harmless(self) -> Iterator[Finding]:
+        bad = {*self.passes.bad_values, *self.passes.bad_slopes}
+        for operation in self.passes.harmless:
+            if operation.order >= 0 and operation not in bad:
+                yield _finding("not finite", operation, advice.HARMLESS)
 
     def _detached(self) -> Iterator[Finding]:
         """Parameters that the block uses, that no loss reaches, for no reason that was seen."""

@@ -19,7 +19,6 @@ from saetools.gradients.tensors import (
     flatten,
     grad_fn_of,
     has_slope,
-    is_bad,
     is_leaf,
     needs_gradient,
     state_of,
@@ -40,7 +39,7 @@ class Watch:
     def __init__(self, model: nn.Module | None, leaves: Leaves, passes: Passes) -> None:
         self.leaves, self.passes = leaves, passes
         self.flow = Flow()
-        self.sites = Sites(model, leaves, self.flow)
+        self.sites = Sites(model, self.flow)
         self.finite = Finite(leaves)
         self.values = Values()
         self.silences = Silences()
@@ -61,7 +60,6 @@ class Watch:
             value.bad = came_bad(tensor, self.leaves)
         if tensor.requires_grad and is_leaf(tensor):
             value.leaves = self.leaves.meet(tensor).bit
-            value.pure = isinstance(tensor, nn.Parameter)
         elif tensor.requires_grad:  # a graph that was not seen in the making
             node = grad_fn_of(tensor)
             ends = [end.variable for end in nodes_behind([node]) if hasattr(end, "variable")]
@@ -88,7 +86,6 @@ class Watch:
         is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
         required = list(map(needs_gradient if is_transformed else _requires_grad, inputs))
         seen = Seen(call, inputs, (args, kwargs), required, list(map(self.value, inputs)), [])
-        seen.was_bad = call.in_place and any(map(is_bad, inputs))
         if any(required):
             seen.nodes = [grad_fn_of(tensor) for tensor in inputs]
             if torch.is_grad_enabled():
@@ -104,10 +101,13 @@ class Watch:
         if not outputs and call.role is not Role.NUMBER:
             return
         self.operations += 1
-        written = [tensor for tensor in outputs if is_leaf(tensor)] if call.in_place else []
+        may_write = call.in_place and call.name != "detach_"
+        written = [tensor for tensor in outputs if may_write and is_leaf(tensor)]
         computed = [tensor for tensor in outputs if not is_leaf(tensor)] if written else outputs
         requires = any(seen.required)
         seen.carries = any(map(needs_gradient if requires else _requires_grad, computed))
+        if call.name in _TAKE_NUMBERS and requires:
+            seen.carries = False  # with requires_grad=True it makes a leaf
         takes_numbers = bool(inputs) or call.name in _TAKE_NUMBERS
         numbers = self.sites.numbers.among(seen.arguments) if takes_numbers else NO_CUTS
         is_one = bool(outputs) and outputs[0].numel() == 1
@@ -142,9 +142,10 @@ class Watch:
         operation.place, operation.layer = caller.place, self.sites.layer(caller)
         if caller.through is not None and caller.through.co_filename.endswith("grad_scaler.py"):
             self.passes.scaled = True
-        out.made_by, operation.pure = operation, out.pure
+        out.made_by = operation
         operation.silence, operation.by_entry = seen.silence, seen.by_entry
-        operation.factors = len(seen.inputs)
+        operation.inputs = tuple(map(self.values.reference, seen.inputs))
+        operation.zero_factor = any(value.is_zero for value in seen.values)
         operation.half = not _HALVES.isdisjoint([t.dtype for t in (*seen.inputs, *outputs)])
         name = operation.name
         if name in ("softmax", "log_softmax", "cross_entropy") and seen.inputs:
@@ -178,19 +179,9 @@ class Watch:
         elif seen.call.in_place and is_leaf(tensor) and tensor.requires_grad:
             known = self.value(tensor)
             value = Value(operation, out.lost, out.every | known.every, known.leaves)
-            value.pure, value.bad = known.pure, out.bad
+            value.bad = out.bad
             value.origin = known.origin | out.origin
         self.values.set(tensor, value)
-        if tensor._is_view() and tensor._base is not None and (value.lost or value.bad):
-            base = self.value(tensor._base)
-            base.lost, base.every = base.lost | value.lost, base.every | value.every
-            base.bad |= value.bad
-        leaf = out.alias.reference() if out.alias is not None and seen.call.in_place else None
-        if leaf is not None:
-            self.see_write(leaf, out)
-            known = self.value(leaf)
-            known.every |= out.every
-            known.lost |= frozenset(cut for cut in out.lost if cut.in_weights)
 
 
 def _writes_itself(seen: Seen, written: Sequence[Tensor]) -> bool:

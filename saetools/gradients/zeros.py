@@ -8,6 +8,7 @@ parameter stands between it and the loss: then a term of the loss is lost.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from saetools.gradients.leaves import Leaf
 from saetools.gradients.tensors import State, names
@@ -17,17 +18,18 @@ SOME, ZERO, BAD, NONE, EMPTY = State.SOME, State.ZERO, State.BAD, State.NONE, St
 # Nodes that hand a gradient on as it is, or a share of it. A loss is a sum of terms.
 _LINEAR = tuple(
     names(
-        "Add Sub Rsub Neg Mean Sum Stack Cat View Reshape Squeeze Unsqueeze Unsafe Select Slice Index "
-        "Gather Expand Clone ToCopy Permute Transpose T Where Maximum Minimum Max Min MaskedFill "
-        "Nansum Copy Alias Split Unbind Diagonal Repeat CopySlices"
+        "Add Sub Rsub Neg Mean Sum Stack Cat View Reshape Squeeze Unsqueeze Unsafe Select "
+        "Slice Index Gather Expand Clone ToCopy Permute Transpose T Where Maximum Minimum Max "
+        "Min MaskedFill Nansum Copy Alias Split Unbind Diagonal Repeat CopySlices"
     )
 )
 _SCALING = ("Mul", "Div")  # linear where the other factor is a constant
 # Nodes that are flat where a loss is at its best: a hinge that is satisfied, a distance of 0.
 _FLOORS = tuple(
     names(
-        "Relu Clamp Threshold Hardtanh Maximum Minimum Max Min LeakyRelu Abs Pow Square MseLoss L1Loss "
-        "SmoothL1 Huber Norm LinalgVector Cdist Amax Amin Softplus HingeEmbedding MultiMargin Var Std"
+        "Relu Clamp Threshold Hardtanh Maximum Minimum Max Min LeakyRelu Abs Pow Square "
+        "MseLoss L1Loss SmoothL1 Huber Norm LinalgVector Cdist Amax Amin Softplus "
+        "HingeEmbedding MultiMargin Var Std"
     )
 )
 _LAYERS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Mv")
@@ -100,7 +102,7 @@ class Suspicion:
     """An operation at which a gradient may have turned into zeros, in one or more passes."""
 
     operation: Operation
-    why: str  # "flat", "zero", "none", "cancels", "masked", "floor", "units", "entries"
+    why: str  # "flat", "zero", "edge", "none", "cancels", "masked", "floor", "units", "entries"
     node: str = ""  # the autograd node, by its name
     leaves: set[Leaf] = field(default_factory=set)  # behind it
     at_output: bool = False  # no parameter between it and the loss
@@ -113,31 +115,6 @@ class Reading:
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
         self._consumers: dict[int, list[Node]] | None = None
-
-    def feed_leaves(self, all_pure: bool) -> None:
-        """Note at each leaf what arrived, and whether it came from the data.
-
-        Args:
-            all_pure: the loss is made of parameters alone, so that none of it is a penalty.
-        """
-        behind_data: set[int] = set()  # nodes to which a path through the data leads,
-        fed: set[int] = set()  # and those to which something comes on it
-        for node in self.nodes:
-            is_pure = node.operation.pure
-            is_sum = node.is_linear() and not (
-                node.is_one_of(_SCALING) and node.operation.factors > 1
-            )
-            is_data = not (is_pure or is_sum)
-            has_data = is_data or id(node) in behind_data
-            is_fed = (is_data and node.came in (SOME, BAD)) or id(node) in fed
-            is_mixed = all_pure or not is_pure
-            for end, state in node.edges():
-                if isinstance(end, Leaf):
-                    end.feed(state, has_data or is_mixed, is_fed or is_mixed)
-                elif has_data and state is not NONE:
-                    behind_data.add(id(end))
-                    if is_fed and state in (SOME, BAD):
-                        fed.add(id(end))
 
     def suspicions(self) -> Iterator[Suspicion]:
         """The operations at which a gradient may have turned into zeros."""
@@ -153,7 +130,7 @@ class Reading:
                 leaves = node.leaves()
                 if why == "none":  # then nothing is sent on, not even zeros
                     for leaf in leaves:
-                        leaf.hungry = leaf.is_data_lost = True
+                        leaf.hungry = True
                 at_output = node.is_flat and self._is_output(node)
                 yield Suspicion(operation, why, node.name, leaves, at_output)
             elif node.came is ZERO and node.given.count(SOME) > 1:
@@ -167,15 +144,23 @@ class Reading:
         left = {state for _, state in node.edges()}
         if left == {NONE}:
             return "none" if node.name.endswith("Backward") else ""
+        operation = node.operation
+        if ZERO in left and SOME in left and BAD not in left:  # towards one of its inputs
+            # A sum, or torch.cat, hands each input its own part, which may be zeros already.
+            if node.is_one_of(_CHOOSING + _LINEAR):
+                return ""
+            # A factor of 0 explains zeros towards the other one; towards both they are for ever.
+            is_explained = operation.zero_factor or any(map(_is_zero, operation.inputs))
+            return "" if is_explained and node.left.count(ZERO) == 1 else "edge"
         if not left or not left <= {NONE, ZERO}:
             return ""
         if node.is_rounding():
             return "" if self._meets_itself(node) else "flat"
-        if node.is_one_of(_FLOORS) and not node.operation.half and self._is_term_of_loss(node):
+        if node.is_one_of(_FLOORS) and not operation.half and self._is_term_of_loss(node):
             return "floor"
-        if node.operation.masked == "one":
+        if operation.masked == "one":
             return ""  # a weight that is switched off on purpose
-        return "masked" if node.operation.masked or node.is_one_of(_CHOOSING) else "zero"
+        return "masked" if operation.masked or node.is_one_of(_CHOOSING) else "zero"
 
     def _consumed_by(self, node: Node) -> list[Node]:
         """The nodes that sent something to this one."""
@@ -213,3 +198,8 @@ class Reading:
         """Whether it is subtracted from its own input, as in x - x.floor(): a fraction."""
         sums = (n for n in self._consumed_by(node) if n.is_one_of(("Sub", "Add", "Rsub")))
         return any(end is node.inputs[0] for other in sums for end in other.inputs)
+
+
+def _is_zero(reference: Any) -> bool:
+    tensor = reference()
+    return tensor is not None and not tensor.is_sparse and not bool(tensor.detach().any())
