@@ -11,23 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from saetools.gradients.calls import (
-    INFERENCE,
-    OF_FIRST_ALONE,
-    TO_NUMBERS,
-    Call,
-    Role,
-    call_of,
-    reported_to,
-)
+from saetools.gradients import calls, frames
+from saetools.gradients.calls import Call, Role
 from saetools.gradients.findings import Trace
-from saetools.gradients.frames import (
-    COMPILED,
-    called_by_compiled_code,
-    called_in,
-    find_caller,
-    switched_off,
-)
+from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import Passes
 from saetools.gradients.optimizers import Optimizers, as_list
@@ -36,7 +23,7 @@ from saetools.gradients.tensors import tensors_in
 from saetools.gradients.verdict import Verdict
 from saetools.gradients.watch import Watch
 
-_WARNS = TO_NUMBERS | {"tensor", "as_tensor", "new_tensor", "grad"}
+_WARNS = calls.TO_NUMBERS | {"tensor", "as_tensor", "new_tensor", "grad"}
 _active: list["Tracer"] = []  # the innermost last
 
 
@@ -60,10 +47,10 @@ def trace_gradients(
     that comes back with all its digits is recognised), losses at their floor, units that are
     silent in one batch, straight-through estimators, stopped gradients and masks.
 
-    Values, gradients and random numbers of the traced code stay as they are, to the last bit,
-    but for transformer layers in evaluation mode, which torch computes another way while any such
-    mode is on. Other threads are not seen. Of custom autograd Functions, reentrant checkpoints
-    and TorchScript only what goes in and what comes out is.
+    Values, gradients and random numbers stay as they are, to the last bit, but for transformer
+    layers in evaluation mode, which torch computes another way while any such mode is on. Other
+    threads are not seen; of custom Functions, reentrant checkpoints and TorchScript only what goes
+    in and comes out is.
 
     Args:
         model: what is to be trained. Give it: a cut in front of a layer looks like a mask, but
@@ -129,7 +116,9 @@ class Tracer(TorchFunctionMode):
         self.paused = False
         self._checked: set[Any] = set()
         self._around = contextlib.ExitStack()
-        self._blocks = [None if torch.is_grad_enabled() else switched_off()]  # None where it is on
+        self._blocks = [
+            None if torch.is_grad_enabled() else frames.switched_off()
+        ]  # None where it is on
 
     def looking(self) -> _Looking:
         """A block of the tracer's own."""
@@ -137,7 +126,7 @@ class Tracer(TorchFunctionMode):
 
     def __enter__(self) -> "Tracer":
         self.watch.sites.block = self._blocks[-1]
-        self._around.enter_context(reported_to(self._see_seam))
+        self._around.enter_context(calls.reported_to(self._see_seam))
         self._around.enter_context(self.optimizers.watched())
         _active.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -154,7 +143,7 @@ class Tracer(TorchFunctionMode):
         """Run `func`, and look at what went in and what came out."""
         del types
         kwargs = kwargs or {}
-        call = call_of(func)
+        call = calls.call_of(func)
         is_steps = self.optimizers.stepping and not torch.is_grad_enabled()  # its own arithmetic
         if call.role is Role.PASS or self.paused or is_steps:
             return func(*args, **kwargs)
@@ -182,9 +171,11 @@ class Tracer(TorchFunctionMode):
         if self.paused:
             return
         with self.looking():
-            if op.startswith(INFERENCE):
-                is_on = op != INFERENCE and torch.is_grad_enabled()
-                self._switch(is_on, {"__enter__" if op == INFERENCE else "__exit__"}, INFERENCE)
+            if op.startswith(calls.INFERENCE):
+                is_on = op != calls.INFERENCE and torch.is_grad_enabled()
+                self._switch(
+                    is_on, {"__enter__" if op == calls.INFERENCE else "__exit__"}, calls.INFERENCE
+                )
             else:
                 self.special.see_seam(op, Call(Role.OPERATION, "", op, False), arguments, result)
 
@@ -198,7 +189,7 @@ class Tracer(TorchFunctionMode):
         if is_on:
             self._blocks[-1] = None
         elif not is_end or self._blocks[-1] is None:
-            self._blocks[-1] = switched_off(op)
+            self._blocks[-1] = frames.switched_off(op)
         self.watch.sites.block = self._blocks[-1]
 
     def _operation(self, func: Any, call: Call, args: Any, kwargs: Any) -> Any:
@@ -210,7 +201,7 @@ class Tracer(TorchFunctionMode):
         seen = None
         with self.looking():
             inputs = tensors_in(args) + (tensors_in(kwargs) if kwargs else [])
-            if call.name in OF_FIRST_ALONE:
+            if call.name in calls.OF_FIRST_ALONE:
                 inputs = inputs[:1]
             if call.name in ("zero_", "_foreach_zero_") and called_in("", "zero_grad"):
                 self.optimizers.see_cleared()
