@@ -52,8 +52,8 @@ BREAKS = {
     ),
     "the tracer overlooks cuts": (
         "02",
-        "gradients/trace.py",
-        "if any(required) and not carries and not called_by_library():",
+        "gradients/watch.py",
+        "if not seen.carries and (requires or is_number) and not _writes_itself(seen, written):",
         "if False:",
         "zeroed at torch.relu",
     ),

@@ -1,7 +1,7 @@
 """Where was a gradient lost? `trace_gradients` names the line, `gradient_reach` the parameters.
 
 The way through: `trace` is the door and sorts the calls of torch (`calls`), `watch` follows values
-from operation to operation (`flow`, `sites`, `finite`, `special`), `nodes` reads each backward
+from operation to operation (`flow`, `cuts`, `numbers`, `finite`), `nodes` reads each backward
 pass (`zeros`, `units`), and `verdict` says what matters (`advice`, `findings`).
 """
 

@@ -159,9 +159,8 @@ _SAID = _table("""
     it gets a gradient, and no optimizer that was given or seen holds it
     build the optimizer from the parameters of this model, after all its layers are made
 """)
-HARMLESS, STRAIGHT_THROUGH, NUMBER, DETACHED, NOTHING_REQUIRES, CLEARED, NOT_OPTIMIZED = (
-    _SAID.values()
-)
+HARMLESS, STRAIGHT_THROUGH, NUMBER, DETACHED, *_rest = _SAID.values()
+NOTHING_REQUIRES, CLEARED, NOT_OPTIMIZED = _rest
 
 
 def no_leaf(made_by: Operation | None) -> Words:

@@ -1,5 +1,6 @@
 """What kind of call the tracer sees; and torch's own seams, calls that no mode can see."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import resolve_name
 
+from saetools.gradients.frames import find_caller
 from saetools.gradients.tensors import names
 
 
@@ -97,6 +99,20 @@ def _look_at(func: Any) -> Call:
         role, op = Role.COLLECTIVE, f"torch.distributed.{name}"
     in_place = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
     return Call(role, name, op, in_place)
+
+
+def as_user(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `func`; what it warns of is said of the user's line, as it is without a tracer."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = func(*args, **kwargs)
+    for warning in caught:
+        frame = find_caller().frame
+        names = frame.f_globals
+        registry = names.setdefault("__warningregistry__", {})
+        where = (frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), registry)
+        warnings.warn_explicit(warning.message, warning.category, *where)
+    return result
 
 
 Report = Callable[[str, tuple[Any, ...], Any], None]

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,12 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from saetools.gradients import calls, frames
 from saetools.gradients.calls import Call, Role
+from saetools.gradients.cuts import Special
 from saetools.gradients.findings import Trace
-from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in, find_caller
-from saetools.gradients.leaves import Leaves
+from saetools.gradients.frames import COMPILED, called_by_compiled_code, called_in
+from saetools.gradients.leaves import Leaves, Optimizers, as_list
 from saetools.gradients.nodes import Passes
-from saetools.gradients.optimizers import Optimizers, as_list
-from saetools.gradients.special import Special
 from saetools.gradients.tensors import tensors_in
 from saetools.gradients.verdict import Verdict
 from saetools.gradients.watch import Watch
@@ -206,7 +204,9 @@ class Tracer(TorchFunctionMode):
             if call.name in ("zero_", "_foreach_zero_") and called_in("", "zero_grad"):
                 self.optimizers.see_cleared()
             seen = self.watch.look_before(call, inputs, args, kwargs)
-        result = func(*args, **kwargs) if call.name not in _WARNS else _call(func, args, kwargs)
+        result = (
+            func(*args, **kwargs) if call.name not in _WARNS else calls.as_user(func, args, kwargs)
+        )
         if seen is not None:
             with self.looking():
                 self.watch.see(seen, result)
@@ -227,20 +227,6 @@ class Tracer(TorchFunctionMode):
             if func is torch.autograd.grad:
                 self.special.see_derivatives(tensors_in(result), roots)
         return result
-
-
-def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call `func`; what it warns of is said of the user's line, as it is without a tracer."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = func(*args, **kwargs)
-    for warning in caught:
-        frame = find_caller().frame
-        names = frame.f_globals
-        registry = names.setdefault("__warningregistry__", {})
-        where = (frame.f_code.co_filename, frame.f_lineno, names.get("__name__"), registry)
-        warnings.warn_explicit(warning.message, warning.category, *where)
-    return result
 
 
 @contextlib.contextmanager

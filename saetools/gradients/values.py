@@ -29,7 +29,7 @@ class Operation:
     half: bool = False  # it works in half precision
     masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
     one_entry: bool = False  # a dim of its input has a single entry
-    inputs: tuple[Any, ...] = ()  # weak references
+    inputs: tuple[Any, ...] = ()  # its factors, as weak references
     zero_factor: bool = False  # one of its factors is 0 everywhere
 
 

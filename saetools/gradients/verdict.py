@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from saetools.gradients import advice
 from saetools.gradients.findings import Finding, Trace
 from saetools.gradients.frames import Place
-from saetools.gradients.leaves import Leaf
-from saetools.gradients.optimizers import Optimizers
+from saetools.gradients.leaves import Leaf, Optimizers
 from saetools.gradients.values import Operation, Site
 from saetools.gradients.watch import Watch
 from saetools.gradients.zeros import Suspicion

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from saetools.gradients.calls import Call, Role
+from saetools.gradients.cuts import Sites
 from saetools.gradients.finite import Finite, came_bad
 from saetools.gradients.flow import NO_CUTS, PRODUCTS, Flow
 from saetools.gradients.frames import COMPILED, NOWHERE, Place, find_caller
 from saetools.gradients.leaves import Leaves
 from saetools.gradients.nodes import Passes, nodes_behind
-from saetools.gradients.sites import Sites
 from saetools.gradients.tensors import (
     State,
     flatten,
@@ -144,8 +144,10 @@ class Watch:
             self.passes.scaled = True
         out.made_by = operation
         operation.silence, operation.by_entry = seen.silence, seen.by_entry
-        operation.inputs = tuple(map(self.values.reference, seen.inputs))
-        operation.zero_factor = any(value.is_zero for value in seen.values)
+        has_bias = len(seen.inputs) == 3 and not operation.name.startswith(("add", "badd"))
+        factors = slice(2) if has_bias else slice(None)  # linear(x, weight, bias) and its like
+        operation.inputs = tuple(map(self.values.reference, seen.inputs[factors]))
+        operation.zero_factor = any(value.is_zero for value in seen.values[factors])
         operation.half = not _HALVES.isdisjoint([t.dtype for t in (*seen.inputs, *outputs)])
         name = operation.name
         if name in ("softmax", "log_softmax", "cross_entropy") and seen.inputs:
