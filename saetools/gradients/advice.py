@@ -144,7 +144,7 @@ _SAID = _table("""
     this is a straight-through estimator: the value of a hard function, the slope of a soft one
     nothing to do
     number
-    left the graph as a number here; if it comes back into the loss, this is your line
+    left the graph as a Python number here; if it comes back into the loss, this is your line
     stay with tensors: use the tensor itself, torch.stack or torch.cat
     detached
     it is used in the block, and no loss that was backpropagated has a path to it

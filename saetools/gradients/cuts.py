@@ -164,7 +164,7 @@ class Special:
             out.lost = NO_CUTS
             self._cut(op, inputs, out)
         for tensor in outputs:
-            watch.values.set(tensor, out)
+            watch.values[tensor] = out
         if seen.carries and torch.is_grad_enabled():
             watch.passes.watch(Operation(watch.operations, op, "", place), nodes, outputs)
 
@@ -202,7 +202,7 @@ class Special:
             out = Value(origin=self.watch.value(needed[0]).origin)
             self._cut(call.op, needed, out)
             for tensor in filled:
-                self.watch.values.set(tensor, out)
+                self.watch.values[tensor] = out
 
     def see_grad(self, tensor: Tensor, gradient: Any) -> None:
         """The .grad of a tensor was read."""
@@ -221,7 +221,7 @@ class Special:
         self, op: str, place: Place, behind: int, gradient: Tensor, value: Value
     ) -> None:
         self.watch.sites.cut_quietly(op, place, self.watch.operations, behind, value)
-        self.watch.values.set(gradient, value)
+        self.watch.values[gradient] = value
 
     def see_derivatives(self, results: list[Tensor], roots: list[Tensor]) -> None:
         """torch.autograd.grad has returned gradients: with a graph of their own, or without."""
@@ -234,6 +234,6 @@ class Special:
             if not gradient.requires_grad:
                 self._cut_quietly(op, caller.place, behind, gradient, Value(origin=behind))
                 continue
-            watch.values.set(gradient, Value(leaves=behind, origin=behind))
+            watch.values[gradient] = Value(leaves=behind, origin=behind)
             operation = Operation(watch.operations, op, "grad", caller.place)
             watch.passes.watch(operation, [], [gradient])

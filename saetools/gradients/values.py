@@ -1,6 +1,5 @@
-"""What the tracer knows of each tensor: a table by identity that keeps nothing alive."""
+"""What the tracer knows of each tensor, operation and cut."""
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,39 +110,3 @@ class Seen:
         """The inputs that carry a gradient."""
         pairs = zip(self.inputs, self.values, self.required, strict=True)
         return [(tensor, value) for tensor, value, needs in pairs if needs]
-
-
-class _Reference(weakref.ref[Tensor]):
-    __slots__ = ("key",)
-    key: int
-
-
-class Values:
-    """tensor -> Value, by identity; torch's WeakIdKeyDictionary costs more than many operations."""
-
-    def __init__(self) -> None:
-        self._table: dict[int, tuple[_Reference, Value]] = {}
-
-    def _forget(self, reference: _Reference) -> None:
-        entry = self._table.get(reference.key)
-        if entry is not None and entry[0] is reference:
-            del self._table[reference.key]
-
-    def reference(self, tensor: Tensor) -> Any:
-        """A weak reference to a known tensor."""
-        return self._table[id(tensor)][0]
-
-    def get(self, tensor: Tensor) -> Value | None:
-        """What is known of `tensor`, or None."""
-        entry = self._table.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
-
-    def set(self, tensor: Tensor, value: Value) -> None:
-        """Know `value` of `tensor`."""
-        entry = self._table.get(id(tensor))
-        if entry is not None and entry[0]() is tensor:
-            self._table[id(tensor)] = (entry[0], value)
-        else:
-            reference = _Reference(tensor, self._forget)
-            reference.key = id(tensor)
-            self._table[id(tensor)] = (reference, value)

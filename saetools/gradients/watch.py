@@ -1,11 +1,13 @@
 """What the tracer makes of each operation: which values it joins, and whether it cuts them."""
 
+import weakref
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from saetools.gradients.calls import Call, Role
 from saetools.gradients.cuts import Sites
@@ -25,7 +27,7 @@ from saetools.gradients.tensors import (
     tensors_in,
 )
 from saetools.gradients.units import Silences
-from saetools.gradients.values import Operation, Seen, Value, Values
+from saetools.gradients.values import Operation, Seen, Value
 
 _TAKE_NUMBERS = {"tensor", "as_tensor", "new_tensor", "full"}
 _SCALINGS = {"mul", "__rmul__", "mul_", "multiply", "div", "divide", "floor_divide"}
@@ -41,16 +43,16 @@ class Watch:
         self.flow = Flow()
         self.sites = Sites(model, self.flow)
         self.finite = Finite(leaves)
-        self.values = Values()
+        self.values: Any = WeakTensorKeyDictionary()  # tensor -> Value; keeps nothing alive
         self.silences = Silences()
         self.operations = 0
 
     def value(self, tensor: Tensor) -> Value:
         """What is known of a tensor, also of one that is seen for the first time."""
-        value = self.values.get(tensor)
+        value: Value | None = self.values.get(tensor)
         if value is None or (value.function is not None and tensor.requires_grad):
             value = self._meet(tensor, None if value is None else value.function)
-            self.values.set(tensor, value)
+            self.values[tensor] = value
         return value
 
     def _meet(self, tensor: Tensor, function: Place | None) -> Value:
@@ -146,7 +148,7 @@ class Watch:
         operation.silence, operation.by_entry = seen.silence, seen.by_entry
         has_bias = len(seen.inputs) == 3 and not operation.name.startswith(("add", "badd"))
         factors = slice(2) if has_bias else slice(None)  # linear(x, weight, bias) and its like
-        operation.inputs = tuple(map(self.values.reference, seen.inputs[factors]))
+        operation.inputs = tuple(map(weakref.ref, seen.inputs[factors]))
         operation.zero_factor = any(value.is_zero for value in seen.values[factors])
         operation.half = not _HALVES.isdisjoint([t.dtype for t in (*seen.inputs, *outputs)])
         name = operation.name
@@ -183,7 +185,7 @@ class Watch:
             value = Value(operation, out.lost, out.every | known.every, known.leaves)
             value.bad = out.bad
             value.origin = known.origin | out.origin
-        self.values.set(tensor, value)
+        self.values[tensor] = value
 
 
 def _writes_itself(seen: Seen, written: Sequence[Tensor]) -> bool:

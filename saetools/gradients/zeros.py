@@ -38,23 +38,19 @@ _CHOOSING = tuple(
 )
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """What is known of one autograd node: its operation, and the last backward pass through it."""
 
-    __slots__ = (
-        *("came", "given", "inputs", "is_flat", "left", "lost", "name", "number", "operation"),
-    )
-
-    def __init__(self, operation: Operation, name: str, is_flat: bool) -> None:
-        self.operation = operation
-        self.name = name
-        self.is_flat = is_flat  # it needs nothing to know its slope: where that is 0, it always is
-        self.inputs: list[Node | Leaf | None] = []  # one an edge, towards the leaves
-        self.number = -1  # of the backward pass that the rest is of
-        self.given: list[State] = []  # what each consumer gave
-        self.came = NONE
-        self.left: list[State] = []  # one an edge
-        self.lost = 0.0  # share of the units or entries at which a gradient came and none left
+    operation: Operation
+    name: str
+    is_flat: bool  # it needs nothing to know its slope: where that is 0, it always is
+    inputs: list["Node | Leaf | None"] = field(default_factory=list)  # one an edge, to the leaves
+    number: int = -1  # of the backward pass that the rest is of
+    given: list[State] = field(default_factory=list)  # what each consumer gave
+    came: State = NONE
+    left: list[State] = field(default_factory=list)  # one an edge
+    lost: float = 0.0  # share of the units or entries at which a gradient came and none left
 
     def edges(self) -> Iterator[tuple["Node | Leaf", State]]:
         """Where its gradients went, and what they were."""
