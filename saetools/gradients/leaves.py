@@ -1,7 +1,7 @@
 """The tensors that a gradient is to reach, and the optimizers that hold them."""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim.optimizer import (
 )
 
 from saetools.gradients.frames import Place, find_caller
+from saetools.gradients.tensors import State, state_of
 
 _LIKE = 0.3  # relative distance; a teacher that follows its student is nearer
 
@@ -105,8 +106,8 @@ class Leaves:
 class Optimizers:
     """Those that were given, and those that made a step in the block."""
 
-    def __init__(self, given: list[Optimizer], leaves: Leaves) -> None:
-        self.given = given
+    def __init__(self, given: list[Optimizer], leaves: Leaves, looking: Callable[[], Any]) -> None:
+        self.given, self._looking = given, looking
         self.stepping = 0  # how many steps are being made, one inside another
         self.cleared: dict[Place, None] = {}  # gradients that went before a step could use them
         self._leaves = leaves
@@ -126,16 +127,19 @@ class Optimizers:
             after.remove()
 
     def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        has_closure = len(args) > 1 or kwargs.get("closure") is not None
+        self.stepping += 1
+        with self._looking():
+            self._see_step(optimizer, len(args) > 1 or kwargs.get("closure") is not None)
+
+    def _see_step(self, optimizer: Optimizer, has_closure: bool) -> None:
         if not any(optimizer is other for other in self._seen):
             self._seen.append(optimizer)
             self._leaves.meet_optimizer(optimizer)
         if self._since_backward is not None and not has_closure:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-            if not any(g is not None and bool(g.any()) for g in gradients):
+            if not any(state_of(gradient) > State.ZERO for gradient in gradients):
                 self.cleared[self._since_backward] = None
         self._since_backward, self._is_fresh = None, False
-        self.stepping += 1
 
     def _end_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del optimizer, args, kwargs

@@ -108,7 +108,7 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.failures: list[str] = []  # of the tracer's own, which must not stop the user's code
         leaves = Leaves(model, optimizers)
-        self.optimizers = Optimizers(optimizers, leaves)
+        self.optimizers = Optimizers(optimizers, leaves, self.looking)
         self.watch = Watch(model, leaves, Passes(leaves, self.looking))
         self.special = Special(self.watch)
         self.paused = False
