@@ -1,8 +1,8 @@
 """Where was a gradient lost? `trace_gradients` names the line, `gradient_reach` the parameters.
 
-The way through: `trace` is the door, `tracer` sorts the calls of torch, `watch` follows values
-from operation to operation (`flow`, `sums`, `sites`, `numbers`, `finite`), `backward` reads each
-backward pass (`nodes`, `zeros`, `units`), and `verdict` says what matters (`advice`, `findings`).
+The way through: `trace` is the door and sorts the calls of torch (`calls`), `watch` follows values
+from operation to operation (`flow`, `cuts`, `numbers`, `finite`), `nodes` reads each backward
+pass (`zeros`, `units`), and `verdict` says what matters (`advice`, `findings`).
 """
 
 from saetools.gradients.findings import Finding, Trace

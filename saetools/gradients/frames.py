@@ -4,26 +4,24 @@ import linecache
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
-_HERE = str(Path(__file__).parent) + os.sep
-_COMPILER = str(Path(torch.__file__).parent / "_dynamo" / "eval_frame.py")
-_FUNCTION = str(Path(torch.__file__).parent / "autograd" / "function.py")
-# Torch's own files through which a call passes before the tracer sees it.
-_PLUMBING = tuple(
-    _TORCH + name for name in ("overrides.py", "_tensor.py", "functional.py", "_jit_internal")
+_COMPILER = _TORCH + str(Path("_dynamo", "eval_frame.py"))
+_FUNCTION = _TORCH + str(Path("autograd", "function.py"))
+_MODULES = _TORCH + str(Path("nn", "modules"))
+# Files through which a call passes before the tracer sees it.
+_PLUMBING = (
+    str(Path(__file__).parent) + os.sep,
+    *(_TORCH + n for n in ("overrides.py", "_tensor.py", "functional.py", "_jit_internal")),
 )
-_MODULES = str(Path(torch.__file__).parent / "nn" / "modules")
-
-
 COMPILED = (
     "trace_gradients cannot see inside torch.compile: trace the code before it is compiled, or "
     'call torch.compiler.set_stance("force_eager") in front of the block'
@@ -32,7 +30,7 @@ COMPILED = (
 
 class _Owner(IntEnum):
     USER = 0
-    PLUMBING = 1  # of the tracer, or of torch between the caller and the operation
+    PLUMBING = 1  # of the tracer, of Python, or of torch between the caller and the operation
     TORCH = 2
     MODULES = 3
 
@@ -40,23 +38,17 @@ class _Owner(IntEnum):
 _owners: dict[str, _Owner] = {}
 
 
-def is_users(filename: str) -> bool:
-    """Whether it is code of the user's, not of torch's or of this package's."""
-    return _owner(filename) is _Owner.USER
-
-
 def _owner(filename: str) -> _Owner:
     """Whose code it is; remembered, because it is asked at every operation."""
     if filename not in _owners:
-        if filename.startswith((_HERE, *_PLUMBING)):
+        # copy.deepcopy and its like are no more the user's code than torch is
+        is_library = filename.startswith(_STDLIB) and "site-packages" not in filename
+        if is_library or filename.startswith(_PLUMBING):
             _owners[filename] = _Owner.PLUMBING
         elif filename.startswith(_MODULES):
             _owners[filename] = _Owner.MODULES
-        elif filename.startswith(_TORCH):
-            _owners[filename] = _Owner.TORCH
-        else:  # copy.deepcopy and its like are no more the user's code than torch is
-            is_library = filename.startswith(_STDLIB) and "site-packages" not in filename
-            _owners[filename] = _Owner.PLUMBING if is_library else _Owner.USER
+        else:
+            _owners[filename] = _Owner.TORCH if filename.startswith(_TORCH) else _Owner.USER
     return _owners[filename]
 
 
@@ -87,43 +79,42 @@ class Caller(NamedTuple):
     """Who called an operation."""
 
     frame: FrameType  # the innermost one that is neither torch's nor this package's
-    through: CodeType | None  # the function of torch's that the user called, if it was one
-    direct: bool  # the user's own code called the operation, not torch
-    layer: nn.Module | None  # the innermost layer of torch.nn between the two
-    container: nn.Module | None  # the layer around that one, such as an nn.Sequential
-    outer: FrameType | None  # the frame of that function
+    outer: FrameType | None  # the frame of torch's that the user called, if it was one
+    layers: list[Any]  # of torch.nn between the two, the innermost first; at most two
 
     @property
     def place(self) -> Place:
-        """Its file and line."""
+        """The user's line."""
         return Place(self.frame.f_code.co_filename, self.frame.f_lineno)
+
+    @property
+    def through(self) -> CodeType | None:
+        """The function of torch's that the user called."""
+        return None if self.outer is None else self.outer.f_code
+
+    @property
+    def function(self) -> str:
+        """Its name, or ""."""
+        return "" if self.outer is None else self.outer.f_code.co_name
 
 
 def find_caller() -> Caller:
     """Who called the operation that is being looked at."""
-    frame = sys._getframe(1)
-    through, outer, direct = None, None, True
-    layers: list[Any] = []
+    frame, outer, layers = sys._getframe(1), None, list[Any]()
     while frame.f_back is not None:
         owner = _owner(frame.f_code.co_filename)
         if owner is _Owner.USER:
             break
         if owner is not _Owner.PLUMBING:
-            through, outer, direct = frame.f_code, frame, False
-            is_layer = owner is _Owner.MODULES and frame.f_code.co_name == "forward"
-            if is_layer and len(layers) < 2:
+            outer = frame
+            if owner is _Owner.MODULES and frame.f_code.co_name == "forward" and len(layers) < 2:
                 layers.append(frame.f_locals.get("self"))
         frame = frame.f_back
-    layer, container = (*layers, None, None)[:2]
-    return Caller(frame, through, direct, layer, container, outer)
+    return Caller(frame, outer, layers)
 
 
-def users_place() -> Place:
-    """The line of the user's code that is being run."""
-    return find_caller().place
-
-
-def _outwards(frame: FrameType | None) -> Any:
+def _outwards() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -132,7 +123,7 @@ def _outwards(frame: FrameType | None) -> Any:
 def function_around() -> Place | None:
     """The line that applied the custom autograd Function being run, or None if there is none."""
     inside = False
-    for frame in _outwards(sys._getframe(1)):
+    for frame in _outwards():
         filename = frame.f_code.co_filename
         if filename == _FUNCTION:
             inside = True
@@ -143,7 +134,7 @@ def function_around() -> Place | None:
 
 def called_in(folder: str, function: str = "") -> bool:
     """Whether torch's code in `folder` (and there, `function`) surrounds the operation."""
-    for frame in _outwards(sys._getframe(1)):
+    for frame in _outwards():
         if _owner(frame.f_code.co_filename) is _Owner.USER:
             return False
         inside = frame.f_code.co_filename.startswith(_TORCH + folder)
@@ -157,10 +148,40 @@ def called_by_compiled_code() -> bool:
     if "torch._dynamo" not in sys.modules:
         return False
     stance = getattr(torch._dynamo.eval_frame, "_stance", None)
-    if getattr(stance, "stance", "") == "force_eager":
-        return False
-    return any(
+    return getattr(stance, "stance", "") != "force_eager" and any(
         frame.f_code.co_filename == _COMPILER
         and frame.f_code.co_name in ("compile_wrapper", "__call__")
-        for frame in _outwards(sys._getframe(1))
+        for frame in _outwards()
     )
+
+
+class Block(NamedTuple):
+    """Where gradients were switched off."""
+
+    op: str
+    place: Place
+    words: str
+    by_user: bool = True
+
+
+_SWITCHES = {"no_grad": "torch.no_grad", "set_grad_enabled": "torch.set_grad_enabled(False)"}
+
+
+def switched_off(op: str = "torch.no_grad") -> Block:
+    """The block whose first line, or call, has just switched gradients off."""
+    for frame in _outwards():
+        if frame.f_code.co_filename.endswith("grad_mode.py"):
+            op = _SWITCHES.get(type(frame.f_locals.get("self")).__name__, op)
+        elif frame.f_code.co_name == "decorate_context":
+            code = getattr(frame.f_locals.get("func"), "__code__", None)
+            if code is None:
+                break
+            place = Place(code.co_filename, code.co_firstlineno)
+            words = f"the decorator @{op}() of {code.co_name}(), line {place.lineno}"
+            return Block(op, place, words, _owner(code.co_filename) is _Owner.USER)
+        elif _owner(frame.f_code.co_filename) is _Owner.USER:
+            break
+    caller = find_caller()
+    through = caller.through
+    outside = through is None or through.co_filename.endswith("grad_mode.py")
+    return Block(op, caller.place, f"{op} of line {caller.place.lineno}", outside)

@@ -5,15 +5,11 @@ comes up twice by chance.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
-from torch import Tensor
-
-from saetools.gradients.tensors import flatten, has_slope, is_readable
+from saetools.gradients.tensors import flatten
 from saetools.gradients.values import Cut, Cuts
 
 _MOST = 4096  # numbers kept in mind; the oldest are forgotten first
-_MOST_ENTRIES = 64  # of a tensor in which numbers are looked for
 _DIGITS = 4  # a number with fewer is common, and tells nothing
 
 
@@ -31,22 +27,12 @@ class Numbers:
         while len(self._cuts) > _MOST:
             self._cuts.popitem(last=False)
 
-    def among(self, values: Iterable[object]) -> Cuts:
+    def among(self, values: object) -> Cuts:
         """The cuts by which any of these values left."""
         if not self._cuts:
             return frozenset()
-        return frozenset(
-            self._cuts[value]
-            for value in flatten(list(values))
-            if isinstance(value, float) and value in self._cuts
-        )
-
-    def inside(self, tensor: Tensor) -> Cuts:
-        """The cuts by which entries of a small tensor left, that was made from numbers."""
-        small = self._cuts and 0 < tensor.numel() <= _MOST_ENTRIES and tensor.device.type == "cpu"
-        if not small or not is_readable(tensor) or not has_slope(tensor) or tensor.is_complex():
-            return frozenset()
-        return self.among(tensor.detach().flatten().tolist())
+        floats = (value for value in flatten(values) if isinstance(value, float))
+        return frozenset(self._cuts[value] for value in floats if value in self._cuts)
 
 
 def _is_telling(value: float) -> bool:

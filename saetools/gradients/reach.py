@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saetools.gradients.nodes import nodes_behind
-from saetools.gradients.tracer import paused
+from saetools.gradients.trace import paused
 
 NO_PATH, ZERO, NOT_FINITE = "no path", "zero", "not finite"
 Cell = float | str

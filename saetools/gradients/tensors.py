@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+names = str.split  # a table of names, as one text
+
 
 class State(IntEnum):
     """What a gradient, or a value, is made of."""
@@ -21,11 +23,11 @@ class State(IntEnum):
 
 def flatten(value: Any) -> Iterator[Any]:
     """What stands in lists, tuples and dicts, however deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
             yield from flatten(item)
-    elif isinstance(value, dict):
-        yield from flatten(list(value.values()))
     else:
         yield value
 
@@ -35,15 +37,15 @@ def tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
         return []
     found: list[Tensor] = []
     for item in value:
         if isinstance(item, Tensor):
             found.append(item)
         elif isinstance(item, list | tuple | dict):
-            found += (inner for inner in flatten(item) if isinstance(inner, Tensor))
+            found += tensors_in(item)
     return found
 
 
@@ -52,16 +54,9 @@ def is_wrapped(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
-def is_transformed() -> bool:
-    """Whether this runs inside torch.func, which wraps tensors."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def needs_gradient(tensor: Tensor) -> bool:
     """Whether a gradient flows through it, also where torch.func has wrapped it."""
-    if tensor.requires_grad:
-        return True
-    while is_wrapped(tensor) and not tensor.requires_grad:
+    while not tensor.requires_grad and is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor.requires_grad
 
@@ -97,12 +92,7 @@ def has_slope(tensor: Tensor) -> bool:
 
 def is_bad(tensor: Tensor) -> bool:
     """Whether it holds NaN or infinity; False if it cannot be looked at."""
-    if not is_readable(tensor) or not has_slope(tensor):
-        return False
-    # Detached, because a checkpoint counts what is saved for the backward pass. One sum tells
-    # most of the time: it is not finite if a term is not, and seldom overflows otherwise.
-    values = tensor.detach()
-    return not cmath.isfinite(values.sum().item()) and not bool(values.isfinite().all())
+    return has_slope(tensor) and state_of(tensor) is State.BAD
 
 
 def has_nan(tensor: Tensor) -> bool:
@@ -124,10 +114,11 @@ def state_of(tensor: Tensor | None) -> State:
         return State.SOME
     if tensor.numel() == 0:
         return State.EMPTY
-    values = tensor.detach()
-    if not has_slope(values):
-        return State.SOME if bool(values.any()) else State.ZERO
-    total = values.sum().item()
-    if not cmath.isfinite(total) and not bool(values.isfinite().all()):
-        return State.BAD
-    return State.SOME if total != 0 or bool(values.any()) else State.ZERO
+    values = tensor.detach()  # a checkpoint counts what is saved for the backward pass
+    if has_slope(values):  # one sum tells most of the time
+        total = values.sum().item()
+        if not cmath.isfinite(total) and not bool(values.isfinite().all()):
+            return State.BAD
+        if total != 0:
+            return State.SOME
+    return State.SOME if bool(values.any()) else State.ZERO

@@ -1,13 +1,12 @@
-"""What the tracer knows of each tensor: a table by identity that keeps nothing alive."""
+"""What the tracer knows of each tensor, operation and cut."""
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from saetools.gradients.calls import Call
 from saetools.gradients.frames import Place
-from saetools.gradients.leaves import Leaf
 
 Terms = dict[tuple[int, bool], int]
 
@@ -21,17 +20,16 @@ class Operation:
     name: str  # the bare name
     place: Place
     layer: str = ""  # the module that called it, such as "model.5"
-    pure: bool = False  # made of parameters alone, no data: a penalty on the weights
     bad: frozenset["Operation"] = frozenset()  # the first bad operations behind its value
-    inputs: tuple[Any, ...] = ()  # weak references
     numbers: tuple[Any, ...] = ()  # the Python numbers among its arguments
     silence: Any = None  # units.Silence, if some of its units are silent
     by_entry: bool = False  # each entry of its input is a unit of its own
     why_bad: str = ""  # NaN was in the data, or in the weights, before
     half: bool = False  # it works in half precision
     masked: str = ""  # multiplied by nothing but zeros: by "one" number, or by a "mask"
-    zero_factor: bool = False  # one of its factors is 0 everywhere
     one_entry: bool = False  # a dim of its input has a single entry
+    inputs: tuple[Any, ...] = ()  # its factors, as weak references
+    zero_factor: bool = False  # one of its factors is 0 everywhere
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +52,14 @@ class Site:
     order: int = 0  # of the last time
     last: "Value | None" = None  # what was cut the last time
 
+    def suspicion(self) -> tuple[int, int]:
+        """How likely it is that this number comes back into the loss; 0 if it surely does not."""
+        if self.joined:
+            return (3, self.order)
+        if self.last is not None and self.last.is_loss:
+            return (0, self.order)
+        return (2 if "numpy" in self.op else 1, self.order)
+
 
 @dataclass(slots=True, eq=False)
 class Cut:
@@ -61,7 +67,7 @@ class Cut:
 
     site: Site
     explicit: bool
-    sources: frozenset[int] = frozenset()  # the terms of what was cut
+    source: "Value | None" = None  # what was cut
     stopped: bool = False  # met its own graph again in a sum: a stopped gradient
     in_weights: bool = False  # the values were written into a parameter, or made one
 
@@ -78,57 +84,29 @@ class Value:
     every: int = 0  # sites anywhere behind this value, one bit each
     leaves: int = 0  # leaves to which its gradient flows, one bit each
     origin: int = 0  # leaves whose values it is made of, with a gradient or without
-    alias: Leaf | None = None  # the leaf of which it is the .data
     function: Place | None = None  # made inside a custom autograd Function that was applied here
     is_loss: bool = False  # a backward pass began here
-    pure: bool = False  # made of parameters alone
     bad: frozenset[Operation] = frozenset()  # where NaN or infinity in it came from
     is_zero: bool = False  # 0 everywhere
     terms: Terms | None = None  # the sum that it is: (value, whether its gradient flows) -> times
     is_slope: bool = False  # 0 in value, soft - soft.detach(): nothing but a slope
 
-    def take(self, numbers: Cuts) -> None:
-        """Numbers that had left the graph have come back, in this value."""
-        for cut in numbers:
-            cut.site.joined = True
-            self.every |= cut.site.bit
-        self.lost |= numbers
 
+@dataclass(slots=True, eq=False)
+class Seen:
+    """A call that is being looked at, and what was known of its inputs before it was made."""
 
-class _Reference(weakref.ref[Tensor]):
-    __slots__ = ("key",)
-    key: int
+    call: Call
+    inputs: list[Tensor]
+    arguments: Any
+    required: list[bool]  # whether each input carries a gradient
+    values: list[Value]  # what is known of each
+    nodes: list[Any]  # the autograd nodes of the inputs
+    silence: Any = None
+    by_entry: bool = False
+    carries: bool = False  # the result carries a gradient
 
-
-class Values:
-    """tensor -> Value, by identity and by weak references.
-
-    Not torch.utils.weak.WeakIdKeyDictionary, which costs more than many an operation.
-    """
-
-    def __init__(self) -> None:
-        self._table: dict[int, tuple[_Reference, Value]] = {}
-
-    def _forget(self, reference: _Reference) -> None:
-        entry = self._table.get(reference.key)
-        if entry is not None and entry[0] is reference:
-            del self._table[reference.key]
-
-    def reference(self, tensor: Tensor) -> Any:
-        """A weak reference to a known tensor."""
-        return self._table[id(tensor)][0]
-
-    def get(self, tensor: Tensor) -> Value | None:
-        """What is known of `tensor`, or None."""
-        entry = self._table.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
-
-    def set(self, tensor: Tensor, value: Value) -> None:
-        """Know `value` of `tensor`."""
-        entry = self._table.get(id(tensor))
-        if entry is not None and entry[0]() is tensor:
-            self._table[id(tensor)] = (entry[0], value)
-        else:
-            reference = _Reference(tensor, self._forget)
-            reference.key = id(tensor)
-            self._table[id(tensor)] = (reference, value)
+    def flowing(self) -> list[tuple[Tensor, Value]]:
+        """The inputs that carry a gradient."""
+        pairs = zip(self.inputs, self.values, self.required, strict=True)
+        return [(tensor, value) for tensor, value, needs in pairs if needs]

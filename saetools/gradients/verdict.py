@@ -1,14 +1,13 @@
 """From what was seen to what is said: what is a finding, and what is set aside."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from saetools.gradients import advice, advice_numbers
+from saetools.gradients import advice
 from saetools.gradients.findings import Finding, Trace
 from saetools.gradients.frames import Place
-from saetools.gradients.leaves import Leaf
-from saetools.gradients.sentences import finding_at, once_a_block, set_aside, suspicion_of
-from saetools.gradients.tracer import Tracer
+from saetools.gradients.leaves import Leaf, Optimizers
 from saetools.gradients.values import Operation, Site
+from saetools.gradients.watch import Watch
 from saetools.gradients.zeros import Suspicion
 
 # Ordinary ReLU networks have layers at their default initialisation of which half is silent, ten
@@ -19,211 +18,189 @@ _FAR = 3.0  # spreads between the mean and the bound, where silence is no chance
 
 
 class Verdict:
-    """What a tracer has seen, judged at the end of the block."""
+    """What was seen, judged at the end of the block."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-        self.passes, self.watch = tracer.passes, tracer.watch
-        self.leaves = tracer.leaves.all()
-        self.wanted = tracer.leaves.wanted()
-        self.found: list[Site] = []  # the cuts that matter
+    def __init__(
+        self, watch: Watch, optimizers: Optimizers, orphans: dict[Place, Operation | None]
+    ) -> None:
+        self.watch, self.optimizers, self.orphans = watch, optimizers, orphans
+        self.passes, self.sites = watch.passes, watch.sites.all
+        self.straight_through = watch.flow.straight_through
+        self.leaves = watch.leaves.all()
+        self.of_model = watch.leaves.of_model
+        self.wanted = watch.leaves.wanted()
+        self.is_copy = watch.leaves.is_copy
         self.explained: set[Leaf] = set()  # leaves that nothing reaches, and it is said why
 
     def write(self, trace: Trace) -> None:
         """Fill `trace`: cuts first, then the rest, each in the order of the code."""
-        self.found = cuts = self._cuts()
+        cuts = self._cuts()
         zeros, floors = self._zeros()
         trace.findings = [
-            *(self._of_site(site) for site in sorted(cuts, key=lambda s: s.order)),
+            *map(self._of_site, cuts),
             *self._nothing_requires(cuts),
             *zeros,
             *self._not_finite(),
             *self._detached(),
             *self._of_optimizers(),
         ]
-        trace.not_accused = [*self._left_alone(cuts), *floors]
+        trace.not_accused = [*self._left_alone(cuts), *floors, *self._harmless()]
         trace.operations, trace.backward_calls = self.watch.operations, self.passes.calls
         trace.parameters = len(self.wanted)
         trace.reached = sum(leaf.reached for leaf in self.wanted)
-        trace.hints = list(self._hints())
+        trace.hints += self._hints(cuts)
 
     def _cuts(self) -> list[Site]:
-        """The cuts that matter."""
-        sites = self.watch.sites.all
+        """The cuts that matter, in order; of the lines in one no_grad block, the first."""
+        found: set[Site] = set()
         if not self.passes.calls:  # nothing is known of where they flow
-            aside = self.watch.flow.straight_through
-            return [s for s in sites if not s.quiet and not s.bit & aside]
-        found = {id(cut.site): cut.site for cut in self.passes.lost}
-        missed = [leaf for leaf in self.wanted if leaf.is_missed()]
-        flowing = [site for site in sites if site.bit & self.passes.every]
-        for site in self._in_front_of(missed, flowing):
-            found[id(site)] = site
-        if self.passes.without_graph and not found:
-            hard = [site for site in flowing if not site.explicit]
-            found |= {id(site): site for site in hard or flowing}
-        if not found and not any(leaf.reached for leaf in self.leaves if leaf.trained):
-            found |= {id(site): site for site in self._numbers_behind(missed)}
-        for site in flowing:
-            if site.sample and not site.scored:
-                found[id(site)] = site
-        return once_a_block(list(found.values()))
+            found |= {s for s in self.sites if not s.quiet and not s.bit & self.straight_through}
+        else:
+            found |= self._flowing_cuts()
+        first: dict[object, Site] = {}
+        for site in sorted(found, key=lambda site: site.order):
+            kept = first.setdefault(site.block or site.bit, site)
+            kept.behind |= site.behind
+        return list(first.values())
 
-    def _in_front_of(self, missed: Iterable[Leaf], flowing: list[Site]) -> Iterator[Site]:
-        """For each leaf that no loss reaches, the last cut between the two."""
-        for leaf in missed:
+    def _flowing_cuts(self) -> set[Site]:
+        found = {cut.site for cut in self.passes.lost}
+        missed = [leaf for leaf in self.wanted if not leaf.reached]
+        flowing = [site for site in self.sites if site.bit & self.passes.every]
+        for leaf in missed:  # the last cut between it and a loss
             between = [site for site in flowing if site.behind & leaf.bit]
             hard = [site for site in between if not site.explicit or site.number]
-            if between and (hard or not self.tracer.leaves.is_copy(leaf)):
+            if between and (hard or not self.is_copy(leaf)):
                 self.explained.add(leaf)
-                yield max(hard or between, key=lambda site: site.order)
-
-    def _numbers_behind(self, missed: list[Leaf]) -> list[Site]:
-        """Where no parameter is reached at all: the number that the loss was made from."""
-        bits = sum({leaf.bit for leaf in missed})
-        numbers = [site for site in self.watch.sites.all if site.number and site.behind & bits]
-        numbers.sort(key=suspicion_of, reverse=True)
-        return numbers[:1]
+                found.add(max(hard or between, key=lambda site: site.order))
+        if self.passes.without_graph and not found:
+            found |= {site for site in flowing if not site.explicit} or set(flowing)
+        if not found and not any(leaf.reached for leaf in self.leaves if leaf.trained):
+            behind = sum({leaf.bit for leaf in missed})  # the loss was made from a number
+            numbers = [site for site in self.sites if site.number and site.behind & behind]
+            found |= set(sorted(numbers, key=Site.suspicion)[-1:])
+        return found | {site for site in flowing if site.sample and not site.scored}
 
     def _of_site(self, site: Site) -> Finding:
         behind = [leaf.name for leaf in self.explained if leaf.bit & site.behind and leaf.name]
-        words = advice.of_cut(site, sorted(behind))
-        return finding_at("cut", site.op, site.place, words, layer=site.layer)
+        return _finding("cut", site, advice.of_cut(site, sorted(behind)))
 
     def _nothing_requires(self, cuts: list[Site]) -> Iterator[Finding]:
-        if not self.passes.without_graph or cuts or not self.passes.places:
+        if not self.passes.without_graph or cuts or self.passes.place is None:
             return
-        frozen = [leaf for leaf in self.tracer.leaves.of_model if not leaf.requires_gradient()]
-        all_frozen = frozen and len(frozen) == len(self.tracer.leaves.of_model)
-        words = advice.frozen(len(frozen)) if all_frozen else advice.NOTHING_REQUIRES
-        place = self.passes.places[-1]
-        yield finding_at("cut", "Tensor.backward", place, words)
+        is_frozen = not any(leaf.requires_gradient() for leaf in self.of_model)
+        words = advice.NOTHING_REQUIRES
+        if self.of_model and is_frozen:
+            words = advice.frozen(len(self.of_model))
+        yield _found("cut", "Tensor.backward", self.passes.place, words)
 
     def _zeros(self) -> tuple[list[Finding], list[Finding]]:
-        found: dict[tuple[str, Place, str], Finding] = {}
+        found: dict[object, Finding] = {}
         aside: list[Finding] = []
-        starved = {leaf for leaf in self.leaves if leaf.is_starved() and leaf.may_be_starved()}
+        starved = {leaf for leaf in self.leaves if leaf.is_starved()}
         all_starved = bool(starved) and not any(leaf.fed for leaf in self.leaves)
         for suspicion in self.passes.suspicions.values():
-            operation = suspicion.operation
-            judged = self._judge(suspicion, starved, all_starved)
+            why, operation = suspicion.why, suspicion.operation
+            judged = self._judge(suspicion, bool(suspicion.leaves & starved), all_starved)
             names = sorted(leaf.name for leaf in suspicion.leaves & starved if leaf.name)
-            words = advice_numbers.of_zeros(suspicion.why, operation, suspicion.node, names)
-            if judged == "" and suspicion.why != "zero":
-                words = advice_numbers.FLOOR if suspicion.why == "floor" else advice_numbers.SILENT
-            if judged is None:
-                continue
-            kind = "cut" if suspicion.why == "none" else "zeroed"
-            finding = finding_at(
-                kind, operation.op, operation.place, words, suspicion.share, operation.layer
-            )
+            words = advice.of_zeros(why, operation, suspicion.node, names)
+            if judged is False and why != "zero":
+                words = advice.FLOOR if why == "floor" else advice.SILENT
+            kind = "cut" if why == "none" else "zeroed"
+            finding = _finding(kind, operation, words, suspicion.share)
             if judged:
                 found.setdefault((operation.op, operation.place, operation.layer), finding)
-            else:
+            elif judged is False:
                 aside.append(finding)
         return list(found.values()), aside
 
-    def _judge(self, suspicion: Suspicion, starved: set[Leaf], all_starved: bool) -> str | None:
-        """A non-empty string for a finding, "" for what is set aside, None for nothing at all."""
+    def _judge(self, suspicion: Suspicion, is_hungry: bool, all_starved: bool) -> bool | None:
+        """True for a finding, False for what is set aside, None for nothing at all."""
         why, silence = suspicion.why, suspicion.operation.silence
-        hungry = bool(suspicion.leaves & starved)
         if why == "floor":
-            return ""
+            return False
         if why == "entries":
-            return why
+            return True
         if why == "units":
-            if silence is None:
-                return why
             is_many = suspicion.at_output or suspicion.share >= _CLEAR_SHARE
-            return why if is_many and silence.spreads >= _FAR else ""
+            return is_many and silence is not None and silence.spreads >= _FAR
         if why == "masked":
-            return why if all_starved else None
+            return all_starved or None
         if why == "flat":
-            return why if hungry or suspicion.at_output else None
-        return why if hungry else ("" if why == "zero" else None)
+            return is_hungry or suspicion.at_output or None
+        return is_hungry or (False if why == "zero" else None)
 
     def _not_finite(self) -> list[Finding]:
-        found: dict[tuple[str, Place], Finding] = {}
+        found: dict[object, Finding] = {}
         harmful = self.passes.bad_values if self.passes.calls else self.watch.finite.bad
         slopes = [operation.order for operation in self.passes.bad_slopes]
         first = min([o.order for o in harmful if o.order >= 0] + slopes, default=0)
         for operation in sorted(harmful, key=lambda o: o.order):
             # NaN in the weights comes of an earlier one, if there was one.
             if operation.order >= 0 and (not operation.why_bad or operation.order == first):
-                self._add_not_finite(found, operation, in_value=True)
+                words = advice.of_not_finite(operation, in_value=True)
+                where = (operation.op, operation.place)
+                found.setdefault(where, _finding("not finite", operation, words))
         for operation, share in self.passes.bad_slopes.items():
-            self._add_not_finite(found, operation, in_value=False, share=share)
+            words = advice.of_not_finite(operation, in_value=False)
+            where = (operation.op, operation.place)
+            found.setdefault(where, _finding("not finite", operation, words, share))
         return list(found.values())
 
-    def _add_not_finite(
-        self,
-        found: dict[tuple[str, Place], Finding],
-        operation: Operation,
-        in_value: bool,
-        share: float = 1.0,
-    ) -> None:
-        words = advice_numbers.of_not_finite(operation, in_value)
-        finding = finding_at(
-            "not finite", operation.op, operation.place, words, share, operation.layer
-        )
-        found.setdefault((operation.op, operation.place), finding)
+    def _harmless(self) -> Iterator[Finding]:
+        bad = {*self.passes.bad_values, *self.passes.bad_slopes}
+        for operation in self.passes.harmless:
+            if operation.order >= 0 and operation not in bad:
+                yield _finding("not finite", operation, advice.HARMLESS)
 
     def _detached(self) -> Iterator[Finding]:
         """Parameters that the block uses, that no loss reaches, for no reason that was seen."""
-        if not self.passes.calls:
-            return
-        for leaf in self.wanted:
+        for leaf in self.wanted if self.passes.place is not None else ():
             is_missed = leaf.used and not leaf.reached and leaf.name
-            if is_missed and leaf not in self.explained and not self.tracer.leaves.is_copy(leaf):
-                place = self.passes.places[-1]
-                yield finding_at("detached parameter", leaf.name, place, advice.DETACHED)
+            if is_missed and leaf not in self.explained and not self.is_copy(leaf):
+                assert self.passes.place is not None
+                yield _found("detached parameter", leaf.name, self.passes.place, advice.DETACHED)
 
     def _of_optimizers(self) -> Iterator[Finding]:
-        optimizers = self.tracer.optimizers
-        for place in dict.fromkeys(optimizers.cleared):
-            yield finding_at("cleared", "zero_grad", place, advice.CLEARED)
-        by_place: dict[Place, list[str]] = {}
-        for leaf in optimizers.forgotten() if optimizers.given else ():
-            by_place.setdefault(leaf.place or self.passes.places[-1], []).append(leaf.words)
+        for place in self.optimizers.cleared:
+            yield _found("cleared", "zero_grad", place, advice.CLEARED)
+        by_place: dict[Place, dict[str, None]] = {}
+        for leaf in self.optimizers.forgotten() if self.optimizers.given else ():
+            place = leaf.place or self.passes.place or Place("", 0)
+            by_place.setdefault(place, {})[leaf.words] = None
         for place, names in by_place.items():
-            op = ", ".join(dict.fromkeys(names))
-            yield finding_at("not optimized", op, place, advice.NOT_OPTIMIZED)
-        for place, made_by in self.tracer.special.orphans.items():
-            yield finding_at("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
+            yield _found("not optimized", ", ".join(names), place, advice.NOT_OPTIMIZED)
+        for place, made_by in self.orphans.items():
+            yield _found("no leaf", "Tensor.grad", place, advice.no_leaf(made_by))
 
-    def _left_alone(self, cuts: list[Site]) -> list[Finding]:
+    def _left_alone(self, cuts: list[Site]) -> Iterator[Finding]:
         """Numbers that left the graph first, the most suspicious of them first; then the rest."""
-        if not self.passes.calls:
-            cuts = []
-        others = [site for site in self.watch.sites.all if site not in cuts and not site.quiet]
-        numbers = sorted((s for s in others if s.number), key=suspicion_of, reverse=True)
-        said = [set_aside(site, advice.NUMBER) for site in numbers if suspicion_of(site)[0] > 0]
+        cuts = cuts if self.passes.calls else []
+        others = [site for site in self.sites if site not in cuts and not site.quiet]
+        for site in sorted(others, key=Site.suspicion, reverse=True):
+            if site.number and site.suspicion()[0] > 0:
+                yield _finding("cut", site, advice.NUMBER)
         for site in others:
-            if site.bit & self.watch.flow.straight_through:
-                said.append(set_aside(site, advice.STRAIGHT_THROUGH))
+            if site.bit & self.straight_through:
+                yield _finding("cut", site, advice.STRAIGHT_THROUGH)
             elif site.bit & self.passes.every and not site.number:
-                said.append(set_aside(site, advice.STOPPED if site.explicit else advice.MASK))
-        return said
+                yield _finding("cut", site, advice.STOPPED if site.explicit else advice.MASK)
 
-    def _hints(self) -> Iterator[str]:
-        if failures := self.tracer.failures:
-            yield f"The tracer itself failed {len(failures)} time(s), at first with {failures[0]}"
+    def _hints(self, cuts: list[Site]) -> Iterator[str]:
+        idle = [leaf for leaf in self.of_model if leaf.is_wanted() and not leaf.used]
         unused = [
             leaf.name
-            for leaf in self.tracer.leaves.of_model
-            if leaf.is_unused() and not any(site.behind & leaf.bit for site in self.found)
+            for leaf in idle
+            if not leaf.reached and not any(site.behind & leaf.bit for site in cuts)
         ]
         if unused and self.passes.calls:
-            listed = ", ".join(unused[:3]) + ", ..." * (len(unused) > 3)
-            yield f"Not used where gradients are recorded: {listed}"
-        optimizers = self.tracer.optimizers
-        forgotten = [] if optimizers.given else optimizers.forgotten()
-        if forgotten and any(leaf.stepped for leaf in self.tracer.leaves.of_model):
-            listed = "; ".join(
-                leaf.words + (f", line {leaf.place.lineno}" if leaf.place else "")
-                for leaf in forgotten[:3]
-            )
+            yield f"Not used where gradients are recorded: {advice.listed(unused)}"
+        forgotten = [] if self.optimizers.given else self.optimizers.forgotten()
+        if forgotten and any(leaf.stepped for leaf in self.of_model):
+            names = [f"{f.words}, line {f.place.lineno}" if f.place else f.words for f in forgotten]
+            listed = advice.listed(names)
             yield f"Get a gradient, and no optimizer that made a step here holds them: {listed}"
-        if optimizers.held_elsewhere():
+        if self.optimizers.held_elsewhere():
             yield (
                 "The optimizer holds no parameter of this model: was it made for a copy of it, or "
                 "before the layers were replaced?"
@@ -233,3 +210,14 @@ class Verdict:
                 "No backward pass was seen: put loss.backward() into the block to see which cuts "
                 "matter, and zeros and NaN."
             )
+
+
+def _finding(kind: str, what: Site | Operation, words: advice.Words, share: float = 1.0) -> Finding:
+    return _found(kind, what.op, what.place, words, share, what.layer)
+
+
+def _found(
+    kind: str, op: str, place: Place, words: advice.Words, share: float = 1.0, layer: str = ""
+) -> Finding:
+    """A finding, with the line as it is shown."""
+    return Finding(kind, op, place.shown(), place.lineno, place.source(), *words, share, layer)

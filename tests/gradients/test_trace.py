@@ -14,6 +14,11 @@ from torch import nn
 
 from saetools import PostedAutoencoder, chicago_context, posted_penalty
 from saetools.gradients import trace_gradients
+from saetools.gradients.cuts import Special
+from saetools.gradients.leaves import Optimizers
+from saetools.gradients.nodes import Passes
+from saetools.gradients.verdict import Verdict
+from saetools.gradients.watch import Watch
 
 
 def test_a_cell_of_a_real_notebook_is_named_by_its_line_and_shown_as_a_table(tmp_path):
@@ -175,17 +180,25 @@ def test_tracers_nest():
     assert outer.operations == 0 or [f.op for f in outer.findings] == ["Tensor.gt"]
 
 
-def test_a_failure_of_the_tracer_is_said_and_does_not_stop_the_code(monkeypatch):
-    from saetools.gradients.watch import Watch
-
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        *((Watch, "look_before"), (Watch, "see"), (Passes, "begin"), (Passes, "end")),
+        *((Passes, "_see_node"), (Special, "see_grad"), (Special, "see_seam")),
+        *((Optimizers, "see_backward"), (Optimizers, "_see_step"), (Verdict, "write")),
+    ],
+)
+def test_a_failure_of_the_tracer_is_said_and_does_not_stop_the_code(owner, name, monkeypatch):
     def fail(*_):
         raise KeyError("planted")
 
-    monkeypatch.setattr(Watch, "see", fail)
-    x = torch.ones(3, requires_grad=True)
+    monkeypatch.setattr(owner, name, fail)
     with trace_gradients() as trace:
+        x = nn.Parameter(torch.ones(3))
         x.square().sum().backward()
-    assert x.grad.tolist() == [2, 2, 2]
+        assert x.grad.tolist() == [2, 2, 2]
+        torch.optim.SGD([x], lr=0.25).step()
+    assert x.tolist() == [0.5, 0.5, 0.5]
     assert "The tracer itself failed" in str(trace)
 
 

@@ -120,4 +120,35 @@ CASES = {
             p = h / h.sum(1, keepdim=True)  #! not finite
             p.nan_to_num().sum().backward()
         """,
+    "a mean of losses in torch.tensor that requires a gradient": """
+        model = nn.Linear(4, 1)
+        with trace_gradients(model) as trace:
+            losses = [(model(torch.randn(4)) - k).square().sum() for k in range(3)]
+            torch.tensor(losses, requires_grad=True).mean().backward()  #! cut
+        """,
+    "a state is detached in place": """
+        model = nn.ModuleDict({"cell": nn.GRUCell(3, 8), "head": nn.Linear(8, 2)})
+        kept = []
+        with trace_gradients(model) as trace:
+            h = model["cell"](torch.randn(6, 3))
+            kept.append(h.detach_())  #! cut
+            model["head"](h).square().mean().backward()
+        """,
+    "all weights start at 0": """
+        model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        for p in model.parameters():
+            nn.init.zeros_(p)
+        with trace_gradients(model) as trace:
+            h = model[:2](torch.randn(16, 5))
+            h = model[2](h)  #= zeroed
+            out = model[4](model[3](h))  #! zeroed
+            F.mse_loss(out, torch.randn(16, 1)).backward()
+        """,
+    "layer norm over one feature": """
+        model = nn.Sequential(nn.Linear(6, 1), nn.LayerNorm(1), nn.Linear(1, 3))
+        with trace_gradients(model) as trace:
+            h = model[0](torch.randn(16, 6))
+            h = model[1](h)  #! zeroed
+            F.cross_entropy(model[2](h), torch.randint(0, 3, (16,))).backward()
+        """,
 }

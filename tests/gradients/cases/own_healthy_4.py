@@ -136,4 +136,22 @@ CASES = {
             (loss + F.relu(1 - (model(x).var(0) + 1e-4).sqrt()).mean()).backward()
         check = [p.grad for p in model.parameters()]
         """,
+    "NaN that a selection keeps from every parameter": """
+        model = nn.Linear(6, 6)
+        x, pad = torch.randn(4, 5, 6), torch.zeros(4, 5, dtype=torch.bool)
+        pad[2] = True
+        with trace_gradients(model) as trace:
+            z = torch.relu(model(x))
+            entropy = torch.where(z > 0, z * z.log(), torch.zeros_like(z)).sum()
+            a = (model(x) @ x.mT).masked_fill(pad[:, None], float("-inf")).softmax(-1)
+            (((a @ x)[~pad] - x[~pad]).square().mean() + entropy).backward()
+        check = [p.grad for p in model.parameters()]
+        """,
+    "a probability kept away from 0 by a comparison": """
+        model = nn.Linear(4, 3)
+        with trace_gradients(model) as trace:
+            p = model(torch.randn(32, 4)).softmax(-1)
+            (p * torch.log(p + (p == 0).float() * 1e-8)).sum(1).mean().backward()
+        check = [p.grad for p in model.parameters()]
+        """,
 }
