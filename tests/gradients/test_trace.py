@@ -44,7 +44,7 @@ def test_the_posted_penalty_is_found_at_the_comparison_and_the_loop_is_not():
     assert first.source == "rho_hat = (encoded > 0).sum(dim=0)"
     assert first.filename.endswith("forum_post.py")
     assert (dead.kind, dead.op) == ("zeroed", "torch.relu")  # outputs that are silent on all rows
-    assert dead.source == "return self.output(self.decoder[-1](x))"
+    assert dead.source == "return self.output(self.decoder[-1](latents))"
     assert "spreads below 0" in dead.reason
     assert "12 of 12 parameters reached" in str(trace)
 

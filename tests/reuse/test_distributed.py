@@ -23,6 +23,7 @@ from parallel_training import (
 )
 
 from saetools import activation_frequency, frequency_penalty, over_ranks
+from saetools.penalties import unbiased_eps
 
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-12}
 
@@ -160,6 +161,19 @@ def test_the_penalty_hands_over_its_frequency_and_rows(shape, dim, rows):
     at_target = frequency_penalty(z, rho=0.2, dim=dim, batch_mean=batch_mean, eps=1e-9)
     assert at_target.abs().max() < 1e-6
     assert seen == [rows]
+
+
+def test_the_default_eps_is_that_of_the_rows_of_the_whole_batch_where_they_are_told():
+    z = torch.randn(7, 3)
+
+    def of_many(rho_hat, _):
+        rho_hat.rows = torch.tensor(1000.0)
+        return rho_hat
+
+    alone = frequency_penalty(z, rho=0.2, batch_mean=lambda rho_hat, _: rho_hat)
+    torch.testing.assert_close(alone, frequency_penalty(z, rho=0.2))
+    told = frequency_penalty(z, rho=0.2, batch_mean=of_many)
+    torch.testing.assert_close(told, frequency_penalty(z, rho=0.2, eps=unbiased_eps(0.2, 1000)))
 
 
 def test_a_part_without_rows_has_no_say_but_stays_joined_to_the_model():
