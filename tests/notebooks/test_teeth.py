@@ -82,8 +82,9 @@ def initialise_for_frequency_(model, x, *, rho):
 _train_ensemble = train_ensemble
 def train_ensemble(*arguments, **options):
     return _train_ensemble(*arguments, **options | {"steps": 7})
+train_ensemble.__kwdefaults__ = _train_ensemble.__kwdefaults__
 """,
-        "one call does the same: False",
+        "the same: False",
     ),
     "the ceiling of phi is 1": (
         "07",
@@ -152,7 +153,7 @@ def unbiased_eps(rho, rows):
 def target_frequency_(*_, **__):
     pass
 """,
-        "one call does the same: False",
+        "the same: False",
     ),
     "the held multipliers have no sigmoid": (
         "06",
@@ -161,7 +162,7 @@ def target_frequency_(*_, **__):
 _started = started
 def started(task, seeds):
     models = _started(task, seeds)
-    for model in models:
+    for model in models if len(seeds) > 1 else []:
         model.output = torch.relu
     return models
 """,
@@ -174,7 +175,7 @@ def started(task, seeds):
 def skewed_units_(layer, inputs):
     return layer
 """,
-        "skewed_units_ finds the same: False",
+        "the same: False",
     ),
     "training stops after seven steps, later on": (
         "07",
@@ -183,6 +184,7 @@ def skewed_units_(layer, inputs):
 _train_ensemble = train_ensemble
 def train_ensemble(*arguments, **options):
     return _train_ensemble(*arguments, **options | {"steps": 7})
+train_ensemble.__kwdefaults__ = _train_ensemble.__kwdefaults__
 """,
         "claimed",
     ),
