@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from saetools import Output, SparseAutoencoder, batches, frequency_penalty, train
 
-BATCH, RHO, TEMPERATURE, EPS, RATE, WARM = 1024, 0.2, 0.3, 1e-3, 1e-3, 2
+BATCH, RHO, TEMPERATURE, RATE, WARM = 1024, 0.2, 0.3, 1e-3, 2
 SIZES = {(64, 1024): 30, (512, 4096): 4}  # and the steps of a round
 
 
@@ -87,7 +87,7 @@ def by_hand(
         for x in stream:
             z = F.linear(x, encode, encode_bias)
             x_hat = F.linear(z.relu(), decode, decode_bias)
-            f = EPS + (1 - 2 * EPS) * frequency(z)
+            f = (len(z) * frequency(z) + 1) / (len(z) + 2)
             kl = RHO * torch.log(RHO / f) + (1 - RHO) * torch.log((1 - RHO) / (1 - f))
             loss = F.mse_loss(x_hat, x) + kl.sum()
             adam.zero_grad()
