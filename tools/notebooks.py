@@ -56,6 +56,7 @@ def execute(notebook: Any, folder: Path, progress: Any = None) -> Any:
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=on_cell_start,
         record_timing=False,
+        coalesce_streams=True,  # or they are cut where the clock has it
         extra_arguments=["--log-level=ERROR"],
     )
     try:
