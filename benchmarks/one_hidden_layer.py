@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from saetools import Output, SparseAutoencoder, batches, frequency_penalty, train
+from saetools.penalties import unbiased_eps
 
 BATCH, RHO, TEMPERATURE, RATE, WARM = 1024, 0.2, 0.3, 1e-3, 2
 SIZES = {(64, 1024): 30, (512, 4096): 4}  # and the steps of a round
@@ -87,7 +88,8 @@ def by_hand(
         for x in stream:
             z = F.linear(x, encode, encode_bias)
             x_hat = F.linear(z.relu(), decode, decode_bias)
-            f = (len(z) * frequency(z) + 1) / (len(z) + 2)
+            eps = unbiased_eps(RHO, len(z))
+            f = eps + (1 - 2 * eps) * frequency(z)
             kl = RHO * torch.log(RHO / f) + (1 - RHO) * torch.log((1 - RHO) / (1 - f))
             loss = F.mse_loss(x_hat, x) + kl.sum()
             adam.zero_grad()

@@ -10,6 +10,7 @@ from saetools import (
     smooth,
     straight_through_frequency,
 )
+from saetools.penalties import unbiased_eps
 
 # Shapes of two to four dims, and which of them is the units.
 shapes = st.lists(st.integers(1, 5), min_size=2, max_size=4).flatmap(
@@ -173,12 +174,13 @@ def test_without_a_mask_it_compiles_as_one_graph_and_with_one_it_compiles(compil
 def test_a_weighted_mean_is_the_same_and_compiles_as_one_graph(compiled):
     z, mask = padded(0)
     mask[0, 0] = True
+    eps = unbiased_eps(0.2, int(mask.sum()))
 
     def penalty(z, mask):
         rows = z.where(mask[..., None], 0.0).flatten(0, -2)
         weights = mask.flatten()[:, None] / mask.sum()
         rho_hat = (weights * straight_through_frequency(rows[:, None], 0.3)).sum(0)
-        return bernoulli_kl(smooth(rho_hat), rho=0.2).sum()
+        return bernoulli_kl(smooth(rho_hat, eps), rho=0.2).sum()
 
     expected, slope = penalty_and_slope(z, mask=mask)
     leaf = z.where(mask[..., None], torch.nan).requires_grad_()
