@@ -21,6 +21,7 @@ from saetools.gradients.verdict import Verdict
 from saetools.gradients.watch import Watch
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_real_notebook_is_named_by_its_line_and_shown_as_a_table(tmp_path):
     cell = """import torch
 from saetools.gradients import trace_gradients
@@ -104,6 +105,7 @@ def benchmark():
     return module
 
 
+@pytest.mark.slow
 def test_traced_steps_hold_no_memory():
     assert benchmark().memory(steps=300) < 200 * 1024  # as much as 3,000 steps hold
 

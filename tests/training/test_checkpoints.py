@@ -154,6 +154,7 @@ def check_kills(count, folder, uninterrupted):
         assert sorted(found.name for found in path.parent.iterdir()) == ["a", "result"]
 
 
+@pytest.mark.slow
 def test_kills_at_random_steps_end_in_the_same_bits(tmp_path, uninterrupted):
     check_kills(5, tmp_path, uninterrupted)
 

@@ -342,6 +342,7 @@ def test_gradients_may_come_in_any_layout(monkeypatch):
         assert torch.equal(weights(model), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [None, sparsity(0.2), "multipliers"])
 def test_the_step_is_traced_as_one_graph_and_trains_alike(monkeypatch, penalty):
     graphs = []
