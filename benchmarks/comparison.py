@@ -88,7 +88,8 @@ def dictionaries() -> list[Task]:
 def jobs() -> list[Job]:
     """The grid, what matters most first."""
     days, mixture = tasks().values()
-    seeds, few = range(16), range(8)
+    seeds = range(16)
+    others = [mixture_task(seed)._replace(name=f"mixture {seed}") for seed in (18, 19, 20)]
     found: list[Job] = []
     for task in (days, mixture):
         found.append(Job("rivals", list(HELD), task, seeds, planned(*HELD.values())))
@@ -98,15 +99,15 @@ def jobs() -> list[Job]:
         for name, method in UNTRAINED.items():
             found.append(Job("untrained", [name], task, range(64), alone(method)))
     for task in (crowded_task(17), curved_task(17)):
-        found.append(Job("hard", list(HELD), task, few, planned(*HELD.values())))
+        found.append(Job("hard", list(HELD), task, seeds, planned(*HELD.values())))
         for name in ("BatchTopK", "hard concrete, held", "tracked threshold"):
-            found.append(Job("hard", [name], task, few, alone(OTHERS[name])))
+            found.append(Job("hard", [name], task, seeds, alone(OTHERS[name])))
         for name in ("FastICA", "start, untrained", "random directions"):
-            found.append(Job("hard", [name], task, few, alone(UNTRAINED[name])))
+            found.append(Job("hard", [name], task, seeds, alone(UNTRAINED[name])))
     names = [f"{rho:g}" for rho in RHOS]
     frequencies = partial(own.at_frequencies, rhos=RHOS)
     for task in dictionaries():
-        found.append(Job("dictionaries", names, task, range(4), frequencies, RHOS))
+        found.append(Job("dictionaries", names, task, range(8), frequencies, RHOS))
     for task in (days, mixture):
         kinds: dict[tuple[bool, bool], list[str]] = {}  # what can be trained at once
         for name, options in ablation().items():
@@ -114,30 +115,29 @@ def jobs() -> list[Job]:
             kinds.setdefault(("shift and hold" in fixes, FIXES[0] in fixes), []).append(name)
         for some in kinds.values():
             parts = [partial(fixes_plan, **ablation()[name]) for name in some]
-            found.append(Job("ablation", some, task, few, planned(*parts)))
+            found.append(Job("ablation", some, task, seeds, planned(*parts)))
     two = ("recipe", "multipliers, held")
     pair = planned(*(HELD[name] for name in two))
     found.append(Job("rivals", two, days, range(16, 64), pair))
-    for seed in (18, 19, 20):
-        other = mixture_task(seed)._replace(name=f"mixture {seed}")
+    for other in others:
         found.append(Job("rivals", two, other, seeds, pair))
         found.append(Job("untrained", ["FastICA"], other, seeds, alone(UNTRAINED["FastICA"])))
         start = alone(UNTRAINED["start, untrained"])
         found.append(Job("untrained", ["start, untrained"], other, seeds, start))
-    found.append(Job("rho", names, days, few, frequencies, RHOS))
-    for task in (days, mixture):
-        for hold in (False, True):
+    found.append(Job("rho", names, days, seeds, frequencies, RHOS))
+    for task in (days, mixture, *others):
+        for hold in (False, True) if task not in others else (True,):
             dampings = (0.1, 0.3, 1.0)
             plan = partial(own.multipliers_plan, hold=hold)
             plans_ = [partial(plan, damping=damping) for damping in dampings]
             ends = [f"damping {damping:g}{', held' * hold}" for damping in dampings]
-            found.append(Job("multipliers", ends, task, few, planned(*plans_)))
+            found.append(Job("multipliers", ends, task, seeds, planned(*plans_)))
     for units in (8, 32):
         wide = partial(own.recommended, sizes=(20, 80, 40, units), skewed=units <= 16)
-        found.append(Job("units", [str(units)], days, few, alone(wide)))
+        found.append(Job("units", [str(units)], days, seeds, alone(wide)))
     for batch in (32, 512):
         recipe = partial(own.recommended, batch_size=batch)
-        found.append(Job("batch", [str(batch)], days, few, alone(recipe)))
+        found.append(Job("batch", [str(batch)], days, seeds, alone(recipe)))
     return found
 
 
