@@ -11,6 +11,7 @@ from saetools.tutorial.fixes import FIXES
 HELD: dict[str, Callable[..., own.Plan]] = {
     "recipe": own.recipe_plan,
     "multipliers, held": partial(own.multipliers_plan, hold=True),
+    "multipliers, damping 1, held": partial(own.multipliers_plan, hold=True, damping=1.0),
     "square, held": partial(own.square_plan, hold=True),
 }
 FREE: dict[str, Callable[..., own.Plan]] = {

@@ -116,22 +116,22 @@ def jobs() -> list[Job]:
         for some in kinds.values():
             parts = [partial(fixes_plan, **ablation()[name]) for name in some]
             found.append(Job("ablation", some, task, seeds, planned(*parts)))
-    two = ("recipe", "multipliers, held")
-    pair = planned(*(HELD[name] for name in two))
-    found.append(Job("rivals", two, days, range(16, 64), pair))
+    best = ("recipe", "multipliers, held", "multipliers, damping 1, held")
+    plans = planned(*(HELD[name] for name in best))
+    found.append(Job("rivals", best, days, range(16, 64), plans))
     for other in others:
-        found.append(Job("rivals", two, other, seeds, pair))
+        found.append(Job("rivals", best, other, seeds, plans))
         found.append(Job("untrained", ["FastICA"], other, seeds, alone(UNTRAINED["FastICA"])))
         start = alone(UNTRAINED["start, untrained"])
         found.append(Job("untrained", ["start, untrained"], other, seeds, start))
     found.append(Job("rho", names, days, seeds, frequencies, RHOS))
-    for task in (days, mixture, *others):
-        for hold in (False, True) if task not in others else (True,):
+    for task in (days, mixture):
+        for hold in (False, True):
             dampings = (0.1, 0.3, 1.0)
             plan = partial(own.multipliers_plan, hold=hold)
-            plans_ = [partial(plan, damping=damping) for damping in dampings]
+            parts = [partial(plan, damping=damping) for damping in dampings]
             ends = [f"damping {damping:g}{', held' * hold}" for damping in dampings]
-            found.append(Job("multipliers", ends, task, seeds, planned(*plans_)))
+            found.append(Job("multipliers", ends, task, seeds, planned(*parts)))
     for units in (8, 32):
         wide = partial(own.recommended, sizes=(20, 80, 40, units), skewed=units <= 16)
         found.append(Job("units", [str(units)], days, seeds, alone(wide)))
