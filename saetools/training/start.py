@@ -30,6 +30,7 @@ def initialise_for_frequency_(
         remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
+    _centre_(model, x)
     pre_activations = model.encode(x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
@@ -58,7 +59,13 @@ def start_at_frequency_(
     for model in models:  # before the first one changes
         check_like("x", x, model)
     for model in models:
+        _centre_(model, x)
         if skewed:
             skewed_units_(model.code, model.code_inputs(x))
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
+
+
+def _centre_(model: SparseAutoencoder, x: Tensor) -> None:
+    if model.centred:
+        model.decoder[-1].bias.copy_(x.mean(0))  # type: ignore[operator]
