@@ -19,10 +19,7 @@ _OUTPUTS: dict[str, Callable[[], Any]] = {  # what makes the function of each na
     "tanh": lambda: torch.tanh,
     "identity": nn.Identity,
 }
-_SETTINGS = (  # bools, False where a file does not name them
-    "centred",
-    "unit_norm_decoder",
-)
+_SETTINGS = ("centred", "unit_norm_decoder")  # False where a file does not name them
 
 
 def save(model: SparseAutoencoder, path: FilePath) -> None:
@@ -90,7 +87,7 @@ def _made(source: str, weights: dict[str, Tensor], about: Any, remedy: str) -> S
     try:
         output, dtype = _OUTPUTS[about["output"]](), getattr(torch, about["dtype"])
         with torch.device("meta"):  # takes neither memory nor random numbers
-            settings = {name: about.get(name) is True for name in _SETTINGS}
+            settings: dict[str, Any] = {name: about.get(name) is True for name in _SETTINGS}
             model = SparseAutoencoder(about["sizes"], output, **settings).to(dtype)
         model.load_state_dict(weights, assign=True)
         if (found := {value.dtype for value in weights.values()}) != {dtype}:

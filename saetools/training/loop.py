@@ -103,7 +103,7 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     keeper, each_step = bookkeeping(model, optimizer, call)
     for step, batch in each_step(batches_from):
-        error, output = loss(model, batch)
+        error, output = _check_terms(loss(model, batch))
         cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
         cost = weight_at(weight, step / steps) * cost
         total = error + cost
@@ -153,6 +153,15 @@ def check_loop(call: Mapping[str, Any]) -> None:
 def weight_at(weight: Weight, done: float) -> float:
     """The penalty's weight when a share `done` of the steps is done."""
     return check_number("weight", weight(done) if callable(weight) else weight, minimum=0)
+
+
+def _check_terms(terms: Any) -> tuple[Tensor, Any]:
+    """What a loss has returned, if it is an error, a scalar, and what the penalty is given."""
+    error = terms[0] if isinstance(terms, tuple) and len(terms) == 2 else None
+    if isinstance(error, Tensor) and error.shape == ():
+        return terms  # type: ignore[return-value]
+    got = f"got {type(terms).__name__ if error is None else getattr(error, 'shape', error)}"
+    raise TypeError(f"loss must return a scalar tensor, and what the penalty is given, {got}")
 
 
 def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
