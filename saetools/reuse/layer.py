@@ -36,12 +36,13 @@ class Units(NamedTuple):
 
 def reconstruction_error(model: nn.Module, batch: Tensor) -> Tensor:
     """The mean squared error of what a model returns for a batch, or of its `reconstruction`."""
+    if not isinstance(batch, Tensor):
+        raise ValueError(f"loss must be given for batches that are of {type(batch).__name__}")
     output = model(batch)
     output = getattr(output, "reconstruction", output)
-    shapes = [tuple(getattr(each, "shape", ())) for each in (output, batch)]
-    if shapes[0] != shapes[1] or not isinstance(batch, Tensor):
-        given = f"returns {type(output).__name__} {shapes[0]} for {type(batch).__name__}"
-        raise ValueError(f"loss must be given, for the model {given} {shapes[1]}")
+    if (shape := getattr(output, "shape", None)) != batch.shape:
+        shapes = f"{tuple(batch.shape)} to {type(output).__name__} {tuple(shape or ())}"
+        raise ValueError(f"loss must be given for a model that turns a batch {shapes}")
     return mse_loss(output, batch)
 
 
@@ -177,7 +178,9 @@ class _Layer:
 
     def start_(self, rho: float | Tensor, tolerance: float) -> list[nn.Parameter]:
         """Scale and shift the layer; the parameters that its values depend on."""
-        batch, weights = next(self.batches()), list(self.model.parameters())
+        batch, weights = next(self.batches(), None), list(self.model.parameters())
+        if batch is None:
+            raise ValueError("x must hold at least one batch, got none")
         error, units = self.error_of(self.model, batch)
         held = _behind(units.pre_activations, weights)
         if len(_behind(error, weights)) == len(held):
