@@ -157,11 +157,12 @@ def weight_at(weight: Weight, done: float) -> float:
 
 def _check_terms(terms: Any) -> tuple[Tensor, Any]:
     """What a loss has returned, if it is an error, a scalar, and what the penalty is given."""
-    error = terms[0] if isinstance(terms, tuple) and len(terms) == 2 else None
-    if isinstance(error, Tensor) and error.shape == ():
-        return terms  # type: ignore[return-value]
-    got = f"got {type(terms).__name__ if error is None else getattr(error, 'shape', error)}"
-    raise TypeError(f"loss must return a scalar tensor, and what the penalty is given, {got}")
+    if isinstance(terms, tuple) and len(terms) == 2:
+        error, output = terms
+        if isinstance(error, Tensor) and error.shape == ():
+            return error, output
+        terms = getattr(error, "shape", error)
+    raise TypeError(f"loss must return a scalar, and what the penalty is given, got {terms!r:.80}")
 
 
 def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
