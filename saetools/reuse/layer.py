@@ -78,7 +78,7 @@ def train_layer_at_frequency(
     Args:
         model: in the mode in which `loss` is to call it, as model(...).
         x: a tensor (rows, ...); or batches of any kind, which can be gone through again and again,
-            such as a DataLoader.
+            such as a DataLoader. Of many rows those that come first decide how far biases move.
         layer: the name in model.named_modules() of what a ReLU is given: a linear layer, a
             convolution or a batch norm, whose channels are the units, with a bias. An LSTM has no
             such bias; a linear layer behind it does.
@@ -106,7 +106,7 @@ def train_layer_at_frequency(
     file = None if checkpoint is None else Checkpoint(checked_path(checkpoint), identity(call))
     with Capture(model, layer) as captured, restored([model]):
         units = _Layer(model, captured, loss, mask, partial(one_pass, x, model, batch_size, seed))
-        check_rho(rho, like=units.bias, shape=units.bias.shape)
+        rho = check_rho(rho, like=units.bias, shape=units.bias.shape)
         held = units.start_(rho, tolerance)
 
         def shift() -> list[nn.Parameter]:
@@ -183,7 +183,7 @@ class _Layer:
             raise ValueError("x must hold at least one batch, got none")
         error, units = self.error_of(self.model, batch)
         held = _behind(units.pre_activations, weights)
-        if len(_behind(error, weights)) == len(held):
+        if set(_behind(error, weights)) <= set(held):
             raise ValueError(f"layer must have something behind it that learns, got {self.name!r}")
         with self.part.register_forward_hook(lambda _layer, _args, output: output.detach()):
             tied = _behind(self.loss(self.model, batch), [self.part.weight])

@@ -110,7 +110,8 @@ def learn_shift_hold(
     members, every = _listed(models), max(1, len(x) // 1000)
 
     def miss(ensemble: nn.Module) -> Tensor:
-        return activation_frequency(ensemble(x[::every]).pre_activations) - rho
+        frequency = activation_frequency(ensemble(x[::every]).pre_activations)
+        return frequency - check_rho(rho, like=frequency)
 
     def shift() -> Iterator[nn.Parameter]:
         for model in members:
