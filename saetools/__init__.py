@@ -32,6 +32,7 @@ from saetools.penalties import bernoulli_kl, frequency_penalty
 from saetools.reuse.accumulation import backward_in_parts
 from saetools.reuse.capture import Capture
 from saetools.reuse.distributed import RunningFrequency, over_ranks
+from saetools.reuse.layer import train_layer_at_frequency
 from saetools.reuse.pooling import pool_rows
 from saetools.reuse.saving import load, save
 
@@ -60,5 +61,6 @@ __all__ = [
     "learn_shift_hold", "load", "over_ranks", "pool_rows", "posted_penalty", "rectangle_step",
     "save", "skewed_units_", "smooth", "soft_frequency", "soft_frequency_logits", "sparse_mixture",
     "start_at_frequency_", "step_frequency", "straight_through_frequency", "tanh_step",
-    "target_frequency_", "train", "train_at_frequency", "train_ensemble", "unit_spread_",
+    "target_frequency_", "train", "train_at_frequency", "train_ensemble",
+    "train_layer_at_frequency", "unit_spread_",
 ]

@@ -113,9 +113,9 @@ def spread_of(pre_activations: Tensor) -> Tensor:
 
 
 def scale_rows(layer: nn.Linear, spread: Tensor) -> None:
-    """Divide each row of the layer, weight and bias, by the spread of its unit."""
+    """Divide the weight (L, ...) and the bias of a layer, per unit, by the unit's spread."""
     torch.clear_autocast_cache()
-    layer.weight.div_(spread[:, None])
+    layer.weight.div_(spread.view(-1, *[1] * (layer.weight.ndim - 1)))
     if layer.bias is not None:
         layer.bias.div_(spread)
 

@@ -1,5 +1,7 @@
 """Measurement, without a gradient."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -116,6 +118,18 @@ def count_ranks(group: "dist.ProcessGroup | None") -> int:
     return ranks
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model in evaluation mode (no dropout) meanwhile, each module as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 class Evaluation(NamedTuple):
     """How a model does on one set of rows: its FVU, and each unit's hard frequency."""
 
@@ -136,12 +150,8 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
         torch.Size([4])
     """
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        output = model.eval()(x)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model):
+        output = model(x)
     check_finite("the model's pre_activations", output.pre_activations)
     frequency = activation_frequency(output.pre_activations)
     return Evaluation(fvu(output.reconstruction, x).item(), frequency)

@@ -19,6 +19,7 @@ _OUTPUTS: dict[str, Callable[[], Any]] = {  # what makes the function of each na
     "tanh": lambda: torch.tanh,
     "identity": nn.Identity,
 }
+_SETTINGS = ("centred", "unit_norm_decoder")  # False where a file does not name them
 
 
 def save(model: SparseAutoencoder, path: FilePath) -> None:
@@ -45,6 +46,7 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}: {remedy}")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     about = {"format": _FORMAT, "sizes": model.sizes, "output": names[0], "dtype": dtype}
+    about |= {name: True for name in _SETTINGS if getattr(model, name)}
     # Copies, as the format knows neither strides nor shared memory.
     weights = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -85,7 +87,8 @@ def _made(source: str, weights: dict[str, Tensor], about: Any, remedy: str) -> S
     try:
         output, dtype = _OUTPUTS[about["output"]](), getattr(torch, about["dtype"])
         with torch.device("meta"):  # takes neither memory nor random numbers
-            model = SparseAutoencoder(about["sizes"], output).to(dtype)
+            settings: dict[str, Any] = {name: about.get(name) is True for name in _SETTINGS}
+            model = SparseAutoencoder(about["sizes"], output, **settings).to(dtype)
         model.load_state_dict(weights, assign=True)
         if (found := {value.dtype for value in weights.values()}) != {dtype}:
             raise TypeError(f"weights of {found}, not {dtype}")

@@ -13,6 +13,7 @@ from saetools.data.checks import check_count, check_rows
 from saetools.training import loop
 from saetools.training.checkpoints import Checkpoint, FilePath, History
 from saetools.training.models import SparseAutoencoder
+from saetools.training.progress import Bar
 from saetools.training.rows import check_training_rows, rows_of_batches
 from saetools.training.stacking import check_alike, stack, unstack
 
@@ -33,7 +34,7 @@ def train_ensemble(
     value_range: tuple[float, float] | None = (0.0, 1.0),
     observe: Callable[[nn.Module], Any] | None = None,
     observe_every: int = 100,
-    progress: bool = False,
+    progress: bool | Bar = False,
     compile: bool = False,  # noqa: A002
     checkpoint: FilePath | Checkpoint | None = None,
     checkpoint_every: int = 500,

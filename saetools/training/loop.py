@@ -14,20 +14,29 @@ from saetools.data.checks import check_count, check_number
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
 from saetools.training.identity import identity
 from saetools.training.models import Output
+from saetools.training.progress import Bar
 from saetools.training.rows import batches, check_training_rows, streamed
 
-Penalty = Callable[[Output], Tensor]
+Loss = Callable[[nn.Module, Any], tuple[Tensor, Any]]
+Penalty = Callable[[Any], Tensor]
 Weight = float | Callable[[float], float]
 Scheduler = Callable[[Optimizer], LRScheduler]
 Batch = TypeVar("Batch")
 
 
+def squared_error(model: nn.Module, batch: Tensor) -> tuple[Tensor, Output]:
+    """The mean squared error of the reconstruction of a batch (B, D), and the model's Output."""
+    output = model(batch)
+    return mse_loss(output.reconstruction, batch), output
+
+
 def train(
     model: nn.Module,
-    x: Tensor | Iterable[Tensor],
+    x: Tensor | Iterable[Any],
     penalty: Penalty | None = None,
     *,
     steps: int,
+    loss: Loss = squared_error,
     weight: Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
@@ -37,8 +46,8 @@ def train(
     stop_if_not_finite: bool = True,
     observe: Callable[[nn.Module], Any] | None = None,
     observe_every: int = 100,
-    progress: bool = False,
-    checkpoint: FilePath | None = None,
+    progress: bool | Bar = False,
+    checkpoint: FilePath | Checkpoint | None = None,
     checkpoint_every: int = 500,
 ) -> History:
     """Train `model` in place on squared error plus `weight * penalty`, with fused Adam.
@@ -49,6 +58,9 @@ def train(
             DataLoader, begun again when it runs out, each moved to the model's device.
         penalty: takes the Output and returns a scalar tensor. One that reduces over dim -2 (rows)
             and dim -1 (units) works in `train_ensemble` as well.
+        loss: in place of the squared error of an Output: called as loss(model, batch), it returns
+            the error, a scalar tensor, and what the penalty is given. x may then hold rows of any
+            shape and dtype; of its batches those that are no tensors are handed on as they are.
         steps: how many batches of `batch_size` rows to train on; an epoch's last may have fewer.
         weight: a number >= 0, or a function of the share of the steps done.
         lr: Adam's learning rate.
@@ -60,7 +72,7 @@ def train(
             first loss, or gradient behind a finite loss, that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
             `observe_every` steps and after the last.
-        progress: show a progress bar (needs tqdm).
+        progress: show a progress bar with the error (needs tqdm).
         checkpoint: a file to keep the training in, every `checkpoint_every` steps, with a penalty's
             state_dict, if it has one. If the file exists, training goes on from it, to the bits it
             would have reached without a stop; it belongs to one call, and others are refused. It
@@ -76,26 +88,29 @@ def train(
     """
     call = dict(locals())
     check_loop(call)
-    if isinstance(x, Tensor):
-        check_training_rows(x, value_range, model)
 
-    def batches_from(skip: int) -> Iterator[Tensor]:
+    def checked(rows: Any) -> Any:
+        return check_training_rows(rows, value_range, model) if loss is squared_error else rows
+
+    if isinstance(x, Tensor):
+        x = checked(x)
+
+    def batches_from(skip: int) -> Iterator[Any]:
         if isinstance(x, Tensor):
             return batches(x, batch_size, seed=seed, skip=skip)
-        return streamed(x, value_range, model)
+        return map(checked, streamed(x, model))
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     keeper, each_step = bookkeeping(model, optimizer, call)
     for step, batch in each_step(batches_from):
-        output = model(batch)
-        error = mse_loss(output.reconstruction, batch)
+        error, output = _check_terms(loss(model, batch))
         cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
         cost = weight_at(weight, step / steps) * cost
-        loss = error + cost
-        if stop_if_not_finite and not math.isfinite(loss.item()):
+        total = error + cost
+        if stop_if_not_finite and not math.isfinite(total.item()):
             raise FloatingPointError(_not_finite(model, step, error, cost))
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         optimizer.step()
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
@@ -140,6 +155,16 @@ def weight_at(weight: Weight, done: float) -> float:
     return check_number("weight", weight(done) if callable(weight) else weight, minimum=0)
 
 
+def _check_terms(terms: Any) -> tuple[Tensor, Any]:
+    """What a loss has returned, if it is an error, a scalar, and what the penalty is given."""
+    if isinstance(terms, tuple) and len(terms) == 2:
+        error, output = terms
+        if isinstance(error, Tensor) and error.shape == ():
+            return error, output
+        terms = getattr(error, "shape", error)
+    raise TypeError(f"loss must return a scalar, and what the penalty is given, got {terms!r:.80}")
+
+
 def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
     """What a penalty has returned, if it has one value per member."""
     if not isinstance(cost, Tensor):
@@ -166,6 +191,7 @@ def bookkeeping(
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
     steps, every, observe = call["steps"], call["observe_every"], call["observe"]
     scheduler = call["scheduler"] and call["scheduler"](optimizer)
+    bar = Bar(steps) if call["progress"] is True else call["progress"] or None
     file = call["checkpoint"]
     if file is not None and not isinstance(file, Checkpoint):
         file = Checkpoint(file, identity(call))
@@ -182,13 +208,14 @@ def bookkeeping(
         if not keeper.observations:
             observe_after(0)
         keeper.keep(first)
-        numbers: Iterable[int] = range(first, steps)
-        if call["progress"]:
-            from tqdm.auto import tqdm  # optional: only where a bar is asked for
-
-            numbers = tqdm(numbers, "train", initial=first, total=steps, unit="step")
-        for step, batch in zip(numbers, batches_from(first), strict=False):
+        if bar is not None:
+            bar.advance(first, model)
+        for step, batch in zip(range(first, steps), batches_from(first), strict=False):
             yield step, batch
+            if hasattr(model, "normalise_"):
+                model.normalise_()  # type: ignore[operator]
+            if bar is not None:
+                bar.advance(1, model, keeper.errors[-1])
             if scheduler is not None:
                 scheduler.step()
             observe_after(step + 1)

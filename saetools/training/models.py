@@ -28,6 +28,12 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
+        centred: subtract the last layer's bias from the input, as for a code of one hidden layer:
+            `SparseAutoencoder((D, L), nn.Identity(), centred=True, unit_norm_decoder=True)`. It
+            needs nn.Identity() as output, and starts best at the mean of the rows, to which
+            `initialise_for_frequency_` sets it.
+        unit_norm_decoder: divide each unit's direction, its column in `decoder[0].weight`, by its
+            norm; `train` and `train_ensemble` keep the weight itself at a norm of 1.
         seed: decides the weights, the same on each device; None draws them from the global random
             state, which is left alone otherwise.
         device: where the weights are to be; None for torch's default device.
@@ -42,6 +48,8 @@ class SparseAutoencoder(nn.Module):
         sizes: Sequence[int] = (20, 80, 40, 4),
         output: Callable[[Tensor], Tensor] = torch.sigmoid,
         *,
+        centred: bool = False,
+        unit_norm_decoder: bool = False,
         seed: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -51,7 +59,9 @@ class SparseAutoencoder(nn.Module):
         if not callable(output):
             raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
-        self.output = output
+        if centred and not isinstance(output, nn.Identity):
+            raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
+        self.output, self.centred, self.unit_norm_decoder = output, centred, unit_norm_decoder
         with ExitStack() as seeded:
             if seed is not None:
                 seeded.enter_context(torch.random.fork_rng(devices=[]))
@@ -62,6 +72,7 @@ class SparseAutoencoder(nn.Module):
                 nn.ModuleList(nn.Linear(*widths) for widths in itertools.pairwise(sizes))
                 for sizes in (self.sizes, self.sizes[::-1])
             )
+        self.normalise_()
         self.to(torch.empty(0, device=device).device)
 
     _rectify = staticmethod(torch.relu)  # of the hidden layers
@@ -75,6 +86,8 @@ class SparseAutoencoder(nn.Module):
         """What the code's layer is given for x (..., B, D)."""
         if x.shape[-1:] != self.sizes[:1]:
             raise ValueError(f"x must have {self.sizes[0]} columns, got shape {tuple(x.shape)}")
+        if self.centred:
+            x = x - self.decoder[-1].bias  # type: ignore[operator]
         for layer in self.encoder[:-1]:
             x = self._rectify(layer(x))
         return x
@@ -86,9 +99,24 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Reconstruction (..., B, D) from latents (..., B, L)."""
+        if self.unit_norm_decoder:
+            latents = latents / self._norms()
         for layer in self.decoder[:-1]:
             latents = self._rectify(layer(latents))
         return self.output(self.decoder[-1](latents))
+
+    def _norms(self) -> Tensor:
+        """Of the units' columns (L,); (N, 1, L) where models are stacked, weights transposed."""
+        weight: Tensor = self.decoder[0].weight  # type: ignore[assignment]
+        norms: Tensor = weight.norm(dim=0) if weight.ndim == 2 else weight.norm(dim=-1)[:, None]
+        return norms
+
+    @torch.no_grad()
+    def normalise_(self) -> None:
+        """Divide the columns of a unit-norm decoder by their norms, which changes no output."""
+        if self.unit_norm_decoder:
+            weight: Tensor = self.decoder[0].weight  # type: ignore[assignment]
+            weight.div_(self._norms() if weight.ndim == 2 else self._norms().mT)
 
     def forward(self, x: Tensor) -> Output:
         """Encode, rectify and decode x (..., B, D)."""

@@ -1,7 +1,7 @@
 """The series' recipe: units that fire as often as asked, from every seed."""
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
 from saetools.data.checks import check_count, check_rho, check_rows
+from saetools.frequency import activation_frequency
 from saetools.initialise import target_frequency_
 from saetools.penalties import frequency_penalty
 from saetools.training.checkpoints import Checkpoint, FilePath, History, checked_path
 from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
-from saetools.training.models import Output, SparseAutoencoder
+from saetools.training.models import SparseAutoencoder
+from saetools.training.progress import Bar, Miss
 from saetools.training.start import start_at_frequency_
 
 
@@ -33,17 +35,23 @@ class RecipeOptions(TypedDict, total=False):
     value_range: tuple[float, float] | None
     observe: Callable[[nn.Module], Any] | None  # before and after the shift
     observe_every: int
-    progress: bool
+    progress: bool | Bar  # one bar: the error, and how far the worst unit is from rho
     compile: bool
     checkpoint: FilePath | Checkpoint | None  # a file per phase: "-learn" or "-hold" in its name
     checkpoint_every: int
 
 
-_DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3, "checkpoint": None}
+# What the recipe learns under, and how firmly.
+DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3, "checkpoint": None}
+
+
+def recommended(rho: float | Tensor) -> Penalty:
+    """The recipe's penalty: of what has pre-activations (..., B, L), a value () or (N,)."""
+    return lambda output: frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
 
 def train_at_frequency(
-    models: Sequence[SparseAutoencoder],
+    models: SparseAutoencoder | Sequence[SparseAutoencoder],
     x: Tensor,
     *,
     rho: float | Tensor,
@@ -57,7 +65,8 @@ def train_at_frequency(
     a unit that cannot reach rho, the models are as they were.
 
     Args:
-        models, x, skewed, tolerance: as for `start_at_frequency_` and `train_ensemble`.
+        models: one, or as for `train_ensemble`; the history of one is (steps,), as from `train`.
+        x, skewed, tolerance: as for `start_at_frequency_` and `train_ensemble`.
         rho: target frequency, in (0, 1); a tensor (L,) for one per unit.
         options: of `RecipeOptions`, by default steps=3500, weight=0.2, lr=1.5e-3.
 
@@ -69,17 +78,15 @@ def train_at_frequency(
         True
     """
     options["checkpoint"] = _checked(dict(locals()))
-
-    def penalty(output: Output) -> Tensor:
-        return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
-
-    with _restored(models):
-        start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
+    members = _listed(models)
+    with restored(members):
+        start_at_frequency_(members, x, rho=rho, skewed=skewed, tolerance=tolerance)
+        penalty = recommended(rho)
         return learn_shift_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
 
 def learn_shift_hold(
-    models: Sequence[SparseAutoencoder],
+    models: SparseAutoencoder | Sequence[SparseAutoencoder],
     x: Tensor,
     penalty: Penalty | None,
     *,
@@ -99,23 +106,51 @@ def learn_shift_hold(
         >>> learn_shift_hold(models, torch.rand(64, 20), None, rho=0.2, steps=7).error.shape
         torch.Size([7, 1])
     """
-    checkpoint = _checked(dict(locals()))
-    given: dict[str, Any] = {**_DEFAULTS, **options}
-    steps = given.pop("steps")
+    options["checkpoint"] = _checked(dict(locals()))
+    members, every = _listed(models), max(1, len(x) // 1000)
+
+    def miss(ensemble: nn.Module) -> Tensor:
+        frequency = activation_frequency(ensemble(x[::every]).pre_activations)
+        return frequency - check_rho(rho, like=frequency)
+
+    def shift() -> Iterator[nn.Parameter]:
+        for model in members:
+            target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
+            yield from model.encoder.parameters()
+            if model.centred:
+                yield model.decoder[-1].bias
+
+    with restored(members):
+        history = in_phases(partial(train_ensemble, members, x), penalty, shift, miss, options)
+    if members is models:
+        return history
+    return history._replace(error=history.error[:, 0], penalty=history.penalty[:, 0])
+
+
+def in_phases(
+    train: Callable[..., History],
+    penalty: Penalty | None,
+    shift: Callable[[], Iterable[nn.Parameter]],
+    miss: Miss,
+    options: Mapping[str, Any],
+) -> History:
+    """Learn, shift and hold, by `train`; `shift` yields the parameters that are held after it."""
+    given: dict[str, Any] = {**DEFAULTS, **options}
+    steps, checkpoint = given.pop("steps"), given.pop("checkpoint")
     learning, holding = steps * 5 // 7, steps - steps * 5 // 7
     rate = partial(LinearLR, total_iters=holding)  # constant after that
     rising = partial(rate, start_factor=1.0 / holding, end_factor=1.0)
     falling = partial(rate, start_factor=1.0, end_factor=0.0)
-    with _restored(models):
-        given["checkpoint"] = _of_phase("learn", checkpoint)
-        learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
-        with torch.no_grad():
-            for model in models:
-                target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
-        given["checkpoint"] = _of_phase("hold", checkpoint)
-        for model in models:
-            model.encoder.requires_grad_(False)
-        held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
+    if given.get("progress"):
+        given["progress"] = Bar(steps, miss)
+    file = _of_phase("learn", checkpoint)
+    learned = train(penalty, steps=learning, scheduler=rising, checkpoint=file, **given)
+    with torch.no_grad():
+        held_back = list(shift())
+    for parameter in held_back:
+        parameter.requires_grad_(False)
+    file = _of_phase("hold", checkpoint)
+    held = train(None, steps=holding, scheduler=falling, checkpoint=file, **given)
     return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
@@ -130,7 +165,8 @@ def _checked(call: dict[str, Any]) -> Checkpoint | None:
         near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         raise TypeError(f"there is no option {name!r}: {meant}The options are {', '.join(known)}")
-    options: dict[str, Any] = {**_DEFAULTS, **call["options"]}
+    options: dict[str, Any] = {**DEFAULTS, **call["options"]}
+    call = {**call, "models": _listed(call["models"])}
     check_count("steps", options["steps"], minimum=4)
     check_ensemble({**(train_ensemble.__kwdefaults__ or {}), **call, **options})
     check_rho(call["rho"], like=check_rows("x", call["x"], least=2))
@@ -138,6 +174,10 @@ def _checked(call: dict[str, Any]) -> Checkpoint | None:
     if file is None or isinstance(file, Checkpoint):  # known by the call around this one
         return file
     return Checkpoint(checked_path(file), identity({**call, "options": options}))
+
+
+def _listed(models: Any) -> Any:
+    return [models] if isinstance(models, nn.Module) else models
 
 
 def _of_phase(phase: str, checkpoint: Checkpoint | None) -> Checkpoint | None:
@@ -149,9 +189,10 @@ def _of_phase(phase: str, checkpoint: Checkpoint | None) -> Checkpoint | None:
 
 
 @contextmanager
-def _restored(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Give the models their weights back after an error, and in any case what they may learn."""
-    weights = [weight for model in models for weight in model.parameters()]
+def restored(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Give models their weights back after an error, and in any case modes and what may learn."""
+    modes = [(part, part.training) for model in models for part in model.modules()]
+    weights = [w for model in models for w in (*model.parameters(), *model.buffers())]
     before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
     try:
         yield
@@ -163,3 +204,5 @@ def _restored(models: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for weight, (_, learns) in zip(weights, before, strict=True):
             weight.requires_grad_(learns)
+        for part, training in modes:
+            part.training = training

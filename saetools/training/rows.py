@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,19 +61,14 @@ def _orders(x: Tensor, batch_size: int, seed: int, skip: int) -> Iterator[Tensor
             yield order[start:].to(x.device)
 
 
-def streamed(
-    x: Iterable[Tensor], value_range: tuple[float, float] | None, model: nn.Module
-) -> Iterator[Tensor]:
-    """The batches of x, checked and on the model's device, again and again."""
+def streamed(x: Iterable[Any], model: nn.Module) -> Iterator[Any]:
+    """The batches of x again and again, those that are tensors on the model's device."""
     if not isinstance(x, Iterable):
         raise TypeError(f"x must be a torch.Tensor, or batches of them, got {type(x).__name__}")
-    device = next(model.parameters()).device
     given = 0
     while True:
         before = given
-        for batch in x:
-            batch = check_tensor("x", batch, dims=2).detach().to(device)
-            check_training_rows(batch, value_range, model)
+        for batch in one_pass(x, model):
             given += 1
             yield batch
         if given == before:
@@ -82,16 +78,28 @@ def streamed(
             )
 
 
+def one_pass(
+    x: Tensor | Iterable[Any], model: nn.Module, batch_size: int = 1, seed: int = 0
+) -> Iterator[Any]:
+    """Each batch of x once; those that are tensors on the model's device."""
+    if isinstance(x, Tensor):
+        epoch = math.ceil(len(x) / check_count("batch_size", batch_size))
+        return itertools.islice(batches(x, batch_size, seed=seed), epoch)
+    device = next(model.parameters()).device
+    return (each.detach().to(device) if isinstance(each, Tensor) else each for each in x)
+
+
 def check_training_rows(
     x: Tensor, value_range: tuple[float, float] | None, model: nn.Module
-) -> None:
-    """Raise unless x holds rows (rows, D) that the model can be trained on, within the range."""
+) -> Tensor:
+    """x, if it holds rows (rows, D) that the model can be trained on, within the range."""
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
     if value_range is None:
-        return
+        return x
     (low, high), least, most = value_range, x.min().item(), x.max().item()
     if least < low or most > high:
         raise ValueError(
             f"x must lie in [{low:g}, {high:g}], got values from {least:.9g} to {most:.9g}: "
             "scale it, or pass value_range=None for data without bounds"
         )
+    return x

@@ -60,7 +60,8 @@ def check_models(models: object) -> None:
         raise ValueError("models must hold at least one model, got none")
     for i, model in enumerate(models):
         if not isinstance(model, SparseAutoencoder):
-            raise TypeError(f"models[{i}] must be a SparseAutoencoder, got {type(model).__name__}")
+            got = f"got {type(model).__name__}: see train_layer_at_frequency"
+            raise TypeError(f"models[{i}] must be a SparseAutoencoder, {got}")
 
 
 def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencoder]:

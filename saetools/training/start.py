@@ -17,8 +17,11 @@ def initialise_for_frequency_(
 ) -> SparseAutoencoder:
     """Make each unit of the code active on a share rho of the rows of x, with a spread of 1.
 
-    One forward pass; `unit_spread_` and `target_frequency_` on the code's layer, which alone
-    changes. x holds many training rows (B, D), on the model's device.
+    `unit_spread_` and `target_frequency_` on the code's layer, which alone changes; but a centred
+    model's last bias goes to the mean of the rows first, and with a unit-norm decoder and no other
+    hidden layer a unit's direction is the mean of the rows, weighted by how far they switch it on.
+    Such a code fits rows whose columns have a spread of about 1. x holds many training rows (B, D),
+    on the model's device.
 
     Example:
         >>> from saetools import activation_frequency
@@ -30,10 +33,15 @@ def initialise_for_frequency_(
         remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
+    _centre_(model, x)
     pre_activations = model.encode(x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
     scale_rows(model.code, spread)
+    if model.unit_norm_decoder and len(model.sizes) == 2:
+        weight: Tensor = model.decoder[0].weight  # type: ignore[assignment]
+        weight.copy_((x - x.mean(0)).T @ model.encode(x).relu())  # (D, L)
+        model.normalise_()
     return model
 
 
@@ -58,7 +66,14 @@ def start_at_frequency_(
     for model in models:  # before the first one changes
         check_like("x", x, model)
     for model in models:
+        _centre_(model, x)
         if skewed:
             skewed_units_(model.code, model.code_inputs(x))
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
+
+
+@torch.no_grad()
+def _centre_(model: SparseAutoencoder, x: Tensor) -> None:
+    if model.centred:
+        model.decoder[-1].bias.copy_(x.mean(0))  # type: ignore[operator]

@@ -19,7 +19,7 @@ LIGHTNING = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_every_section_has_a_block():
     page = (DOCS / "recipes.md").read_text("utf-8")
     assert list(BLOCKS) == re.findall(r"^## (.+)", page, re.MULTILINE)
-    assert len(BLOCKS) == page.count("```python") == 7
+    assert len(BLOCKS) == page.count("```python") == 8
 
 
 @LIGHTNING

@@ -51,6 +51,47 @@ def test_it_is_the_loop_that_one_would_write_by_hand():
     assert history.error.tolist() == pytest.approx(errors, rel=1e-5)
 
 
+def test_a_loss_of_ones_own_has_any_batches_and_says_what_the_penalty_is_given():
+    torch.manual_seed(0)
+    model, other = (nn.Linear(20, 3) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    labels = X.argmax(1) % 3
+    pairs = list(zip(X.split(25), labels.split(25), strict=True))
+
+    def loss(model, batch):
+        rows, classes = batch
+        logits = model(rows)
+        return nn.functional.cross_entropy(logits, classes), logits
+
+    options = {"loss": loss, "steps": 6, "weight": 0.5}
+    history = train(model, pairs, lambda logits: logits.square().mean(), **options)
+    adam = torch.optim.Adam(other.parameters(), lr=1e-3, fused=True)
+    for step in range(6):
+        error, logits = loss(other, pairs[step % 4])
+        adam.zero_grad()
+        (error + 0.5 * logits.square().mean()).backward()
+        adam.step()
+    torch.testing.assert_close(weights(model), weights(other))
+    assert history.error[-1].item() == pytest.approx(error.item())
+    assert history.penalty[-1].item() == pytest.approx(0.5 * logits.square().mean().item())
+
+    numbers = torch.arange(100)  # rows of any dtype
+    train(model, numbers, loss=lambda m, at: loss(m, (X[at], labels[at])), steps=2)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda x: x.mean(), r"scalar, and what the penalty is given, got tensor\(0\."),
+        (lambda x: (x, x), r"got torch\.Size\(\[100, 20\]\)"),
+        (lambda x: (0.1, x), r"got 0\.1"),
+    ],
+)
+def test_a_loss_that_returns_something_else_is_refused(returned, message):
+    with pytest.raises(TypeError, match=message):
+        train(SparseAutoencoder(seed=0), X, loss=lambda model, x: returned(x), steps=1)
+
+
 def test_training_lowers_the_error():
     x = chicago_context().train
     history = train(SparseAutoencoder(seed=0), x, steps=200, batch_size=128)

@@ -11,6 +11,7 @@ from saetools import (
     train_ensemble,
 )
 from saetools.initialise import skewed_units_
+from saetools.training.progress import Bar
 from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.start import start_at_frequency_
 
@@ -215,6 +216,38 @@ def test_train_at_frequency_is_its_parts(rho):
     assert (misses(models, rho) <= 1).all()
 
 
+def test_one_model_is_trained_as_a_list_of_one_is():
+    model, [other] = members(1)[0], members(1)
+    history = train_at_frequency(model, X, rho=0.2, steps=7)
+    expected = train_at_frequency([other], X, rho=0.2, steps=7)
+    assert same([model], [other])
+    assert history.error.shape == history.penalty.shape == (7,)
+    assert torch.equal(history.error[:, None], expected.error)
+    assert learn_shift_hold(model, X, None, rho=0.2, steps=4).error.shape == (4,)
+    with pytest.raises(TypeError, match=r"models\[0\] must be .*: see train_layer_at_frequency"):
+        train_at_frequency(torch.nn.Linear(20, 4), X, rho=0.2)
+
+
+def test_one_bar_shows_both_phases_the_error_and_the_worst_unit(capsys):
+    models = members()
+    history = train_at_frequency(models, X, rho=0.2, steps=14, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("0/14") == shown.count("\n") == 1
+    last = shown.rpartition("\r")[2]
+    assert "14/14" in last
+    assert f"error {history.error[-1].mean():.3g}, worst unit" in last
+    worst = float(last.partition("worst unit ")[2].split()[0])
+    assert worst == pytest.approx(misses(models, 0.2).max().item() / len(X), abs=6e-4)
+
+
+def test_a_bar_tells_the_mean_error_and_the_largest_distance_on_either_side(capsys):
+    bar = Bar(3, lambda model: torch.tensor([[0.1, -0.3], [0.2, 0.0]]))
+    for steps, error in ((0, None), (3, torch.tensor([0.1, 0.3]))):
+        bar.advance(steps, torch.nn.Identity(), error)
+    assert "3/3" in (shown := capsys.readouterr().err)
+    assert "error 0.2, worst unit 0.300 from rho" in shown
+
+
 def test_skewed_is_passed_on():
     models, parts = members(), members()
     train_at_frequency(models, X, rho=0.2, skewed=False, steps=7)
@@ -273,12 +306,11 @@ def test_rows_that_are_not_finite_are_refused_before_anything_changes():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"models": SparseAutoencoder(seed=0)}, TypeError, "models must be a list of models, got"),
         ({"models": [torch.nn.Linear(20, 4)]}, TypeError, r"models\[0\] must be a SparseAuto"),
         ({"rho": 1.5}, ValueError, "rho must lie strictly between 0 and 1, got 1.5"),
         ({"x": torch.full((50, 20), torch.nan)}, ValueError, "x must be finite, got nan"),
     ],
-    ids=["one model", "another module", "rho", "NaN"],
+    ids=["another module", "rho", "NaN"],
 )
 def test_what_is_wrong_shows_before_any_step_and_any_change(arguments, error, message):
     models = members()
