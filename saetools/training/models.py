@@ -15,7 +15,7 @@ class Output(NamedTuple):
     """What an autoencoder returns for a batch x of shape (..., B, D)."""
 
     reconstruction: Tensor  # (..., B, D)
-    latents: Tensor  # (..., B, L), relu(pre_activations)
+    latents: Tensor  # (..., B, L), what the activation makes of them: relu(pre_activations)
     pre_activations: Tensor  # (..., B, L), what a sparsity penalty must see
 
 
@@ -28,6 +28,8 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
+        activation: what makes latents of the code's pre-activations: a function or a module, such
+            as `FrequencyThreshold`.
         seed: decides the weights, the same on each device; None draws them from the global random
             state, which is left alone otherwise.
         device: where the weights are to be; None for torch's default device.
@@ -42,6 +44,7 @@ class SparseAutoencoder(nn.Module):
         sizes: Sequence[int] = (20, 80, 40, 4),
         output: Callable[[Tensor], Tensor] = torch.sigmoid,
         *,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
         seed: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -51,7 +54,11 @@ class SparseAutoencoder(nn.Module):
         if not callable(output):
             raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
+        if not callable(activation):
+            got = f"such as torch.relu, got {activation!r}"
+            raise TypeError(f"activation must be a function or a module, {got}")
         self.output = output
+        self.activation = activation
         with ExitStack() as seeded:
             if seed is not None:
                 seeded.enter_context(torch.random.fork_rng(devices=[]))
@@ -91,7 +98,7 @@ class SparseAutoencoder(nn.Module):
         return self.output(self.decoder[-1](latents))
 
     def forward(self, x: Tensor) -> Output:
-        """Encode, rectify and decode x (..., B, D)."""
+        """Encode, make latents of it, and decode x (..., B, D)."""
         pre_activations = self.encode(x)
-        latents = torch.relu(pre_activations)
+        latents = self.activation(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)
