@@ -41,7 +41,7 @@ def frequency_law(
     Example:
         >>> rho = frequency_law(1536, 24 / 1536)
         >>> round(rho.sum().item(), 3), round(rho.max().item(), 3), round(rho.min().item(), 4)
-        (24.0, 0.191, 0.0038)
+        (24.0, 0.197, 0.0039)
     """
     ranks = torch.arange(1, check_count("latents", latents) + 1, dtype=torch.float64)
     check_number("mean", mean, above=0, below=1)

@@ -13,8 +13,8 @@ class PerLatent(nn.Module):
     """A module whose parameters and buffers have the latents last: (L,), or (N, L) in an ensemble.
 
     Then of pre-activations (N, ..., L) the dims between are rows, otherwise all but the last.
-    Its floating state stays in float32 or better whatever the model is cast to, as a threshold that
-    moves by less than bfloat16 resolves would stand still.
+    Its buffers stay in float32 or better whatever the model is cast to, as a threshold that moves
+    by less than bfloat16 resolves would stand still.
     """
 
     stackable = True  # by `train_ensemble`, which puts a dim of members first
@@ -58,3 +58,9 @@ def rho_per_latent(latents: object, rho: Any) -> Tensor:
     if target.ndim > 2:
         raise ValueError(f"rho must be one number, (L,) or (N, L), got shape {tuple(target.shape)}")
     return target.expand(*target.shape[:-1], width).clone()
+
+
+def recomputing() -> bool:
+    """Whether this forward pass is activation checkpointing's second one, in a backward pass."""
+    # Traced code has no second pass of its own: torch.compile knows what it recomputes.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saetools.activations.law import bounded_mean
 from saetools.activations.quantile import upper_quantile
-from saetools.activations.state import PerLatent, against, rho_per_latent, rows_of
+from saetools.activations.state import PerLatent, against, recomputing, rho_per_latent, rows_of
 from saetools.data.checks import check_finite, check_number, check_tensor
 from saetools.frequency import BatchMean, in_single
 
@@ -75,7 +75,7 @@ class FrequencyThreshold(PerLatent):
         self.rate = check_number("rate", rate, above=0)
         self.batch_mean = batch_mean
         self.register_buffer("rho", target)
-        self.register_buffer("theta", torch.full_like(target, torch.nan))
+        self.register_buffer("theta", torch.full_like(target, -torch.inf))
         self.register_buffer("spread", torch.ones_like(target))
         self.register_buffer("frequency", target.clone())
         free = target.new_full((*target.shape[:-1], 1), 0.0 if band is None else 1.0)
@@ -99,12 +99,12 @@ class FrequencyThreshold(PerLatent):
         """
         z = pre_activations
         if self.training:
-            if not _recomputing():
+            if not recomputing():
                 self._see(z.detach(), mask)
-        elif not torch.compiler.is_compiling() and self.theta.isnan().any():
+        elif not torch.compiler.is_compiling() and self.theta.isinf().any():
             raise RuntimeError("FrequencyThreshold must have seen rows: train it, or call start")
-        # Written so that NaN passes, and is seen.
-        return z.masked_fill(z <= against(self.theta, z), 0)
+        # Comparing in place is several times faster than through a tensor of bools.
+        return z * z.detach().clone().gt_(against(self.theta, z))
 
     @contextmanager
     def whole_batch(self) -> Iterator[None]:
@@ -161,7 +161,7 @@ class FrequencyThreshold(PerLatent):
         They are read under the present thresholds, scaled to the mean of rho and kept within [mean
         / band, band * mean], which leaves none dead and none dense; then `start` makes them exact.
         """
-        if self.theta.isnan().any():
+        if self.theta.isinf().any():
             raise RuntimeError("adopt needs thresholds: train first, or call start")
         band = self.band if band is None else check_number("band", band, minimum=1)
         if band is None:
@@ -183,26 +183,25 @@ class FrequencyThreshold(PerLatent):
 
     def _share(self, rows: Tensor) -> Tensor:
         """The share of rows (..., rows, L) above theta, (..., L)."""
-        # Comparing in place is several times faster than through a tensor of bools.
         return rows.clone().gt_(self.theta.unsqueeze(-2)).mean(-2)
 
     @torch.no_grad()
     def _see(self, z: Tensor, mask: Tensor | None) -> None:
         """Count the rows of a batch, or of a part of one, and move unless more are to come."""
         rows, theta = in_single(rows_of(z, self.theta)), self.theta.unsqueeze(-2)
-        count = rows.shape[-2]
+        count, middle = rows.shape[-2], theta.masked_fill(theta.isinf(), 0)
         if count == 0 and self.batch_mean is None:
             return
         active = rows.clone().gt_(theta)
         if mask is None:
             # Odd, or it might meet the same place of each sequence.
             some = rows[..., :: count // _SAMPLED | 1, :]
-            over, scale = some - theta.nan_to_num(), count / max(some.shape[-2], 1)
+            over, scale = some - middle, count / max(some.shape[-2], 1)
             counted = torch.full_like(self.theta, count)
         else:
             kept = mask.expand(z.shape[:-1]).flatten(self.theta.ndim - 1).unsqueeze(-1)
             active.masked_fill_(~kept, 0)
-            over, scale = (rows - theta.nan_to_num()).masked_fill_(~kept, 0), 1.0
+            over, scale = (rows - middle).masked_fill_(~kept, 0), 1.0
             counted = kept.sum(-2).to(self.theta).expand_as(self.theta)
         moments = over.sum(-2) * scale, over.square().sum(-2) * scale
         sums = torch.stack([active.sum(-2), *moments, counted], dim=-2)
@@ -218,7 +217,7 @@ class FrequencyThreshold(PerLatent):
             mean = self.batch_mean(mean, int(sums.flatten(0, -2)[-1, 0]))
         share, over, square, any_rows = mean.unbind(-2)
         spread = (square - over.square()).clamp(min=0).sqrt()
-        unset = self.theta.isnan()
+        unset = self.theta.isinf()
         first = over + spread * torch.special.ndtri(1 - self.rho)
         spread = torch.where(unset, spread, self.spread.lerp(spread, _SPREAD_RATE))
         frequency = self.frequency.lerp(share, _FREQUENCY_RATE)
@@ -235,9 +234,3 @@ class FrequencyThreshold(PerLatent):
         self.theta.copy_(torch.where(saw, theta, self.theta))
         self.spread.copy_(torch.where(saw, spread, self.spread))
         self.frequency.copy_(torch.where(saw & ~unset, frequency, self.frequency))
-
-
-def _recomputing() -> bool:
-    """Whether this forward pass is activation checkpointing's second one, in a backward pass."""
-    # Traced code has no second pass of its own: torch.compile knows what it recomputes.
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -26,8 +26,9 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
 
     Its activation is torch.relu, its output function torch.sigmoid, torch.relu, torch.tanh or
     nn.Identity(). The file appears whole or not at all: if writing fails, an older one stays as it
-    was. Not kept: which parameters learn, training or evaluation mode, hooks. For any other module there are
-    safetensors.torch.save_model(model, path), and load_model(model, path), which fills a module.
+    was. Not kept: which parameters learn, training or evaluation mode, hooks. For any other module
+    there are safetensors.torch.save_model(model, path), and load_model(model, path), which fills a
+    module.
 
     Example:
         >>> import tempfile
