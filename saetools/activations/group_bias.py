@@ -58,17 +58,17 @@ class GroupBiasAdaptation(PerLatent):
 
     def forward(self, pre_activations: Tensor) -> Tensor:
         """Latents (..., L)."""
-        latents = (pre_activations + against(self.bias, pre_activations)).relu()
-        if self.training and latents.numel() > 0 and not recomputing():
-            self._see(latents.detach())
-        return latents.to(pre_activations.dtype)
+        z = pre_activations
+        if self.training and z.numel() > 0 and not recomputing():
+            self._see(z.detach())
+        return (z + against(self.bias, z)).relu().to(z.dtype)
 
     @torch.no_grad()
-    def _see(self, latents: Tensor) -> None:
-        rows = in_single(rows_of(latents, self.rho))
+    def _see(self, z: Tensor) -> None:
+        rows = in_single(rows_of(z, self.rho)) + self.bias.unsqueeze(-2)
         active, largest, count, batches = self.since.unbind(-2)
-        active = active + rows.clone().gt_(0).sum(-2)
         largest = torch.maximum(largest, rows.amax(-2))
+        active = active + rows.gt_(0).sum(-2)
         count, batches = count + rows.shape[-2], batches + 1
         due = batches >= self.every
         self.bias.copy_(torch.where(due, self._moved(active / count, largest), self.bias))

@@ -175,7 +175,7 @@ class FrequencyThreshold(PerLatent):
     def _checked(self, pre_activations: Tensor) -> Tensor:
         check_finite("pre_activations", check_tensor("pre_activations", pre_activations, dims=2))
         rows = in_single(rows_of(pre_activations.detach(), self.theta))
-        needed = math.ceil(1 / self.rho.min().item())
+        needed = math.ceil((1 - 1e-6) / self.rho.min().item())  # rho is rounded
         if rows.shape[-2] < max(needed, 2):
             least = f"1 / rho = {needed} rows, for the least rho"
             raise ValueError(f"pre_activations must have at least {least}, got {rows.shape[-2]}")
