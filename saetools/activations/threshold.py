@@ -17,7 +17,7 @@ from saetools.frequency import BatchMean, in_single
 _SPREAD_RATE = 0.05  # of the running spread, per batch
 _FREQUENCY_RATE = 0.03  # of the running frequency
 _MOST_MISS = 5.0  # a latent that fires far too often is raised no faster than this
-_SAMPLED = 64  # rows, at the least, from which a batch's spread is taken
+_SAMPLED = 128  # rows, at the least, from which a batch's spread is taken
 
 
 class FrequencyThreshold(PerLatent):

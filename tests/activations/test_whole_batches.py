@@ -41,14 +41,23 @@ def test_parts_of_a_batch_move_as_the_batch_does(band):
 
 def test_nothing_moves_after_an_error_nor_twice():
     threshold, before = started(), started().state_dict()
-    with pytest.raises(KeyError), threshold.whole_batch():
-        threshold(Z)
-        raise KeyError
-    assert_alike(threshold.state_dict(), before, 0)
-    with pytest.raises(RuntimeError, match="must not stand within"), threshold.whole_batch():
-        threshold(Z[:30])
+
+    def broken():
         with threshold.whole_batch():
-            pass
+            threshold(Z)
+            raise KeyError
+
+    def nested():
+        with threshold.whole_batch():
+            threshold(Z[:30])
+            with threshold.whole_batch():
+                pass
+
+    with pytest.raises(KeyError):
+        broken()
+    assert_alike(threshold.state_dict(), before, 0)
+    with pytest.raises(RuntimeError, match="must not stand within"):
+        nested()
     with threshold.whole_batch():
         threshold(Z)
     whole = started()
