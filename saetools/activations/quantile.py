@@ -19,3 +19,15 @@ def upper_quantile(rows: Tensor, rho: Tensor) -> Tensor:
         last, beyond = top.gather(-1, k - 1), top.gather(-1, k)
         theta[some] = ((last + beyond) / 2).squeeze(-1)
     return theta.view_as(rho)
+
+
+def common_quantile(rows: Tensor, rho: Tensor) -> Tensor:
+    """One threshold (..., 1), above which all latents' rows (..., rows, L) have the mean of rho."""
+    values = rows.flatten(-2)
+    count = values.shape[-1]
+    thresholds = []
+    for own, share in zip(values.view(-1, count), rho.mean(-1).flatten().tolist(), strict=True):
+        beyond = count - min(max(round(share * count), 1), count - 1)
+        ends = own.kthvalue(beyond).values, own.kthvalue(beyond + 1).values
+        thresholds.append((ends[0] + ends[1]) / 2)
+    return torch.stack(thresholds).view(*rho.shape[:-1], 1)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from saetools.activations.band import Band, band_moves, check_band, limits
 from saetools.activations.law import bounded_mean
-from saetools.activations.quantile import upper_quantile
+from saetools.activations.quantile import common_quantile, upper_quantile
 from saetools.activations.state import PerLatent, against, recomputing, rho_per_latent, rows_of
 from saetools.data.checks import check_finite, check_number, check_tensor
 from saetools.frequency import BatchMean, in_single
@@ -36,14 +37,15 @@ class FrequencyThreshold(PerLatent):
         latents: L.
         rho: the share of rows on which a latent is to be active, in (0, 1); a tensor (L,) for one
             each, such as a `frequency_law`; (N, L) for an ensemble (N, B, L).
-        band: at least 1. A threshold then moves by itself only where its latent's running
-            frequency leaves [mean / band, band * mean], with mean that of rho; and all thresholds
-            together keep the mean. `adopt` ends this: it prescribes the frequencies found.
+        band: at least 1; two of them for below and above. All latents then have one threshold,
+            which keeps the mean of rho; a latent whose running frequency leaves [mean / band, band
+            * mean] gets an offset from it, which leaks away when it is back. `adopt` ends this: it
+            prescribes the frequencies found.
         rate: > 0, of each batch's move, in spreads.
         batch_mean: makes a whole batch's mean from a process's own and its rows: `over_ranks`.
 
-    Buffers: theta, rho, spread and frequency, the running one, each (L,); and `free`, 1 under a
-    band until `adopt`, otherwise 0.
+    Buffers: theta, rho, spread, offset and frequency, the running one, each (L,); and `free`, 1
+    under a band until `adopt`, otherwise 0.
 
     Gradient accumulation needs `whole_batch`. Activation checkpointing counts a batch once.
 
@@ -57,6 +59,7 @@ class FrequencyThreshold(PerLatent):
     rho: Tensor
     spread: Tensor
     frequency: Tensor
+    offset: Tensor
     free: Tensor
     sums: Tensor
 
@@ -65,19 +68,20 @@ class FrequencyThreshold(PerLatent):
         latents: int,
         rho: float | Tensor,
         *,
-        band: float | None = None,
+        band: float | Band | None = None,
         rate: float = 0.05,
         batch_mean: BatchMean | None = None,
     ) -> None:
         super().__init__()
         target = rho_per_latent(latents, rho)
-        self.band = None if band is None else check_number("band", band, minimum=1)
+        self.band = None if band is None else check_band(band)
         self.rate = check_number("rate", rate, above=0)
         self.batch_mean = batch_mean
         self.register_buffer("rho", target)
         self.register_buffer("theta", torch.full_like(target, -torch.inf))
         self.register_buffer("spread", torch.ones_like(target))
         self.register_buffer("frequency", target.clone())
+        self.register_buffer("offset", torch.zeros_like(target))
         free = target.new_full((*target.shape[:-1], 1), 0.0 if band is None else 1.0)
         self.register_buffer("free", free)
         # Of the parts of a batch so far: active rows, z - theta, its square, rows.
@@ -87,7 +91,7 @@ class FrequencyThreshold(PerLatent):
 
     def extra_repr(self) -> str:
         """The sizes and settings."""
-        band = "" if self.band is None else f", band={self.band:g}"
+        band = "" if self.band is None else f", band={self.band}"
         return f"{tuple(self.rho.shape)}, rho={self.rho.mean().item():.3g}{band}, rate={self.rate}"
 
     def forward(self, pre_activations: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -137,12 +141,17 @@ class FrequencyThreshold(PerLatent):
         Half-way between the two values that it separates. Call it before training, with many rows,
         and again after it, to be exact. Rows must be at least 1 / rho, finite, and are better 50 /
         rho. A RuntimeWarning says where ties or constant latents keep a latent away from rho.
+        Under a band it sets the one threshold, and leaves the offsets.
         """
         rows = self._checked(pre_activations)
-        self.theta.copy_(upper_quantile(rows, self.rho))
         self.spread.copy_(rows.std(-2))
+        exact = self.theta if self.free.all() else upper_quantile(rows, self.rho)
+        if self.free.any():
+            one = common_quantile(rows - self.offset.unsqueeze(-2), self.rho)
+            exact = torch.where(self.free > 0, one + self.offset, exact)
+        self.theta.copy_(exact)
         self.frequency.copy_(self._share(rows))
-        miss = (self.frequency - self.rho).abs() * rows.shape[-2] > 1
+        miss = ((self.frequency - self.rho).abs() * rows.shape[-2] > 1) & (self.free == 0)
         if miss.any():
             where = tuple(miss.nonzero()[0].tolist())
             warnings.warn(
@@ -155,7 +164,9 @@ class FrequencyThreshold(PerLatent):
         return self
 
     @torch.no_grad()
-    def adopt(self, pre_activations: Tensor, *, band: float | None = None) -> "FrequencyThreshold":
+    def adopt(
+        self, pre_activations: Tensor, *, band: float | Band | None = None
+    ) -> "FrequencyThreshold":
         """Prescribe from now on the frequencies that the latents have on these rows, within a band.
 
         They are read under the present thresholds, scaled to the mean of rho and kept within [mean
@@ -163,12 +174,11 @@ class FrequencyThreshold(PerLatent):
         """
         if self.theta.isinf().any():
             raise RuntimeError("adopt needs thresholds: train first, or call start")
-        band = self.band if band is None else check_number("band", band, minimum=1)
+        band = self.band if band is None else check_band(band)
         if band is None:
             raise ValueError("band must be given, here or to FrequencyThreshold, got None")
-        mean = self.rho.mean(-1, keepdim=True)
         found = self._share(self._checked(pre_activations))
-        self.rho.copy_(bounded_mean(found, mean, mean / band, (mean * band).clamp(max=0.99)))
+        self.rho.copy_(bounded_mean(found, *limits(self.rho, band)))
         self.free.zero_()
         return self.start(pre_activations)
 
@@ -219,18 +229,17 @@ class FrequencyThreshold(PerLatent):
         spread = (square - over.square()).clamp(min=0).sqrt()
         unset = self.theta.isinf()
         first = over + spread * torch.special.ndtri(1 - self.rho)
+        first = first.lerp(first.mean(-1, keepdim=True), self.free)
         spread = torch.where(unset, spread, self.spread.lerp(spread, _SPREAD_RATE))
         frequency = self.frequency.lerp(share, _FREQUENCY_RATE)
-        miss = (share / self.rho - 1).clamp(max=_MOST_MISS)
+        step, saw = self.rate * spread, any_rows > 0  # or padding alone would lower them all
+        move = step * (share / self.rho - 1).clamp(max=_MOST_MISS)
         if self.band is not None:
-            centre = self.rho.mean(-1, keepdim=True)
-            seen = frequency.clamp(min=torch.finfo(frequency.dtype).tiny)
-            above = (seen / (centre * self.band)).log().clamp(0, 1)
-            below = (centre / self.band / seen).log().clamp(0, 1)
-            common = (share.mean(-1, keepdim=True) / centre - 1).clamp(-1, 1)
-            miss = miss.lerp(above - below + common, self.free)
-        theta = torch.where(unset, first, self.theta + self.rate * spread * miss)
-        saw = any_rows > 0  # or padding alone would lower them all
+            known = frequency, self.offset, step, self.rho, self.band
+            freely, offset = band_moves(share, *known)
+            move = move.lerp(freely, self.free)
+            self.offset.copy_(torch.where(saw & ~unset, offset, self.offset))
+        theta = torch.where(unset, first, self.theta + move)
         self.theta.copy_(torch.where(saw, theta, self.theta))
         self.spread.copy_(torch.where(saw, spread, self.spread))
         self.frequency.copy_(torch.where(saw & ~unset, frequency, self.frequency))

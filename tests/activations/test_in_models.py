@@ -50,7 +50,7 @@ def test_an_ensemble_trains_each_as_if_alone(name):
         assert_alike(own, other, 1e-4)
     moved = {n for n, value in together[1].state_dict().items() if not torch.equal(value, start[n])}
     state = {n for n in start if n.startswith("activation")}
-    fixed = {"activation.rho", "activation.free", "activation.group"}
+    fixed = {"activation.rho", "activation.free", "activation.group", "activation.offset"}
     assert state - moved <= fixed
     assert evaluate(together[1], X).frequency.shape == (4,)
 

@@ -151,54 +151,6 @@ def test_an_ensemble_is_its_members():
     assert torch.allclose(ensemble.theta, torch.stack([m.theta for m in members]))
 
 
-def test_a_band_moves_a_threshold_only_outside_of_it():
-    threshold = started(4, 0.1, band=2.0, rate=0.2)
-    threshold.frequency.copy_(torch.tensor([0.06, 0.19, 0.4, 0.01]))
-    z = torch.full((100, 4), -100.0)  # each on for a tenth of the rows: the mean is met
-    z[:10] = 100.0
-    before = threshold.theta.clone()
-    threshold(z)
-    moved = threshold.theta - before
-    assert moved[:2].abs().max() < 1e-5
-    running = 0.97 * torch.tensor([0.4, 0.01]) + 0.03 * 0.1
-    up = (running[0] / 0.2).log()
-    down = (0.05 / running[1]).log().clamp(max=1)
-    assert torch.allclose(moved[2:], 0.2 * threshold.spread[2:] * torch.stack([up, -down]))
-
-
-def test_under_a_band_all_thresholds_follow_the_mean():
-    threshold = started(4, 0.1, band=5.0)
-    before = threshold.theta.clone()
-    threshold(torch.full((100, 4), 100.0))
-    assert torch.allclose(threshold.theta - before, 0.05 * threshold.spread)
-
-
-def test_adopt_prescribes_what_the_latents_do_within_the_band():
-    threshold, z = started(6, 0.1, band=4.0), rows(20000, 6)
-    found = torch.tensor([0.001, 0.05, 0.1, 0.15, 0.2, 0.6])
-    threshold.theta.copy_(torch.stack([a.quantile(1 - f) for a, f in zip(z.T, found, strict=True)]))
-    threshold.adopt(z)
-    assert threshold.rho.mean().item() == pytest.approx(0.1, abs=1e-6)
-    assert threshold.rho.min() == pytest.approx(0.025)
-    assert threshold.rho.max() <= 0.4
-    middle = threshold.rho[1:5] / found[1:5]
-    assert torch.allclose(middle, middle.mean(), rtol=1e-2)  # one factor for all within the band
-    assert (frequency(threshold.eval()(z)) - threshold.rho).abs().max() < 1e-4
-    threshold.train()
-    theta = threshold.theta.clone()
-    threshold(torch.full((100, 6), -100.0))  # never on: each falls, and is not free any more
-    assert torch.allclose(threshold.theta, theta - 0.05 * threshold.spread)
-
-
-def test_adopt_needs_a_band_and_thresholds():
-    with pytest.raises(ValueError, match="band must be given"):
-        started().adopt(rows(100))
-    with pytest.raises(RuntimeError, match="adopt needs thresholds"):
-        FrequencyThreshold(5, 0.1, band=2).adopt(rows(100))
-    threshold = started().adopt(rows(100), band=3.0)
-    assert threshold.rho.mean().item() == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_state_stays_in_float32_when_the_model_is_cast(dtype):
     threshold = started(rho=0.01, rate=1e-4)
@@ -243,6 +195,7 @@ def test_saved_loaded_copied_and_moved():
         ({"rho": torch.full((4,), 0.1)}, ValueError, "rho must broadcast against the units"),
         ({"rho": torch.full((2, 2, 5), 0.1)}, ValueError, r"rho must be one number, \(L,\) or"),
         ({"band": 0.5}, ValueError, "band must be finite and at least 1, got 0.5"),
+        ({"band": (5.0,)}, ValueError, "band must be a number or two of them"),
         ({"rate": 0}, ValueError, "rate must be finite and greater than 0, got 0"),
     ],
 )
