@@ -79,7 +79,7 @@ def test_none_is_dead_or_dense_and_the_mean_is_kept():
     threshold = FrequencyThreshold(6, 0.05, band=(5.0, 2.0))
     scales = torch.tensor([0.3, 0.3, 1.0, 1.0, 1.0, 10.0])  # far apart on one threshold
     generator = torch.Generator().manual_seed(1)
-    for _ in range(1000):
+    for _ in range(2000):
         threshold(scales * torch.randn(512, 6, generator=generator))
     threshold.eval()
     found = threshold(scales * torch.randn(50_000, 6, generator=generator)).ne(0).float().mean(0)
