@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from saetools.activations.jump_relu import JumpReLU
 from saetools.activations.state import against
 from saetools.activations.threshold import FrequencyThreshold
-from saetools.frequency import rectangle_step, step_frequency
+from saetools.frequency import step_frequency
 from saetools.penalties import bernoulli_kl
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.start import start_at_frequency_
@@ -22,37 +23,18 @@ from saetools.tutorial.methods import STEPS, Models, in_one_phase, in_two_phases
 Sizes = Sequence[int]
 
 
-class _Gated(SparseAutoencoder):
-    """With a layer that computes nothing: it holds one number per unit, in its bias."""
-
-    def __init__(self, sizes: Sizes = (20, 80, 40, 4), *, seed: int | None = None) -> None:
-        super().__init__(sizes, seed=seed)
-        self.gate = nn.utils.skip_init(nn.Linear, 1, self.sizes[-1])
-        with torch.no_grad():
-            self.gate.weight.fill_(1.0)
-            self.gate.bias.fill_(0.0)
-
-
-class JumpReLU(_Gated):
-    """Each unit passes what lies above a threshold of its own, learned through a rectangle.
-
-    Source: Rajamanoharan et al. 2024, arXiv 2407.14435.
+class JumpReLUModel(Margins):
+    """Its activation is a `JumpReLU`.
 
     Example:
-        >>> JumpReLU(seed=0)(torch.rand(50, 20)).latents.shape
+        >>> JumpReLUModel(seed=0, activation=JumpReLU(4))(torch.rand(50, 20)).latents.shape
         torch.Size([50, 4])
     """
 
-    bandwidth = 0.3
-
-    def forward(self, x: Tensor) -> Output:
-        """As in SparseAutoencoder; a pre-activation is what z has over its threshold."""
-        z = self.encode(x)
-        threshold = self.gate.bias.exp()
-        over = z - threshold  # a penalty on it moves both
-        soft = rectangle_step((z.detach() - threshold) / self.bandwidth)  # the jump, one
-        open_ = (over > 0).to(z.dtype) + (soft - soft.detach())
-        return Output(self.decode(z * open_), z * open_, over)
+    def margins(self, out: Output) -> Tensor:
+        """What a latent has over its threshold; a penalty on it moves both."""
+        theta = self.activation.theta  # type: ignore[attr-defined]
+        return out.pre_activations - against(theta, out.pre_activations)
 
 
 def jump_relu(
@@ -63,13 +45,19 @@ def jump_relu(
     bandwidth: float = 0.3,
     steps: int = STEPS,
 ) -> Models:
-    """`weight` times (L0 / target - 1)^2: the mean frequency is asked for, not each unit's."""
-    models: Models = [JumpReLU(task.sizes, seed=seed) for seed in seeds]
+    """`weight` times (L0 / target - 1)^2: the mean frequency is asked for, not each unit's.
+
+    Its gradient reaches the pre-activations as well as the thresholds, which in the paper it does
+    not.
+    """
+    settings = {"threshold": 0.1, "bandwidth": bandwidth}
+    models: Models = [
+        JumpReLUModel(task.sizes, seed=seed, activation=JumpReLU(task.sizes[-1], **settings))
+        for seed in seeds
+    ]
     start_at_frequency_(models, task.train, rho=task.rho)
     with torch.no_grad():
         for model in models:
-            model.bandwidth = bandwidth  # type: ignore[assignment]
-            model.gate.bias.fill_(math.log(0.1))  # type: ignore[operator, union-attr]
             model.code.bias.add_(0.1)
 
     def penalty(out: Output) -> Tensor:

@@ -1,12 +1,10 @@
-import math
-
 import pytest
 import torch
 
-from saetools import FrequencyThreshold
+from saetools import FrequencyThreshold, JumpReLU, step_frequency
 from saetools.tutorial import rivals
 from saetools.tutorial.comparison import measured, tasks
-from saetools.tutorial.rivals import Excess, HardConcrete, JumpReLU, TrackedThreshold
+from saetools.tutorial.rivals import Excess, HardConcrete, JumpReLUModel, TrackedThreshold
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9], final=None)
@@ -14,15 +12,15 @@ STEPS = 7
 SEEDS = (3, 8)
 
 
-def test_jump_relu_passes_what_is_above_its_threshold_and_moves_the_threshold():
-    model, x = JumpReLU(seed=0), torch.rand(200, 20)
-    with torch.no_grad():
-        model.gate.bias.fill_(math.log(0.05))
+def test_jump_relus_penalty_moves_thresholds_and_units():
+    activation = JumpReLU(4, threshold=0.05, bandwidth=0.3)
+    model, x = JumpReLUModel(seed=0, activation=activation), torch.rand(200, 20)
     out, z = model(x), model.encode(x)
-    assert torch.allclose(out.latents, z.where(z > 0.05, 0))
-    out.latents.sum().backward()
-    near = ((z - 0.05).abs() < 0.15).float() * z / 0.3  # the rectangle's height is 1 / 0.3
-    assert torch.allclose(model.gate.bias.grad, -(near * 0.05).sum(0), atol=1e-3)
+    assert torch.equal(out.latents, z.where(out.pre_activations > 0, 0))
+    step_frequency(out.pre_activations, 0.3).sum().backward()
+    near = ((z - 0.05).abs() < 0.15).float().mean(0) / 0.3  # the rectangle's height is 1 / 0.3
+    assert torch.allclose(activation.log_threshold.grad, -near * 0.05, atol=1e-5)
+    assert torch.allclose(model.code.bias.grad, near, atol=1e-4)
 
 
 def test_a_hard_gate_is_open_above_0_and_random_while_training():
