@@ -15,7 +15,7 @@ class Output(NamedTuple):
     """What an autoencoder returns for a batch x of shape (..., B, D)."""
 
     reconstruction: Tensor  # (..., B, D)
-    latents: Tensor  # (..., B, L), relu(pre_activations)
+    latents: Tensor  # (..., B, L), what the activation makes of them: relu(pre_activations)
     pre_activations: Tensor  # (..., B, L), what a sparsity penalty must see
 
 
@@ -34,6 +34,8 @@ class SparseAutoencoder(nn.Module):
             `initialise_for_frequency_` sets it.
         unit_norm_decoder: divide each unit's direction, its column in `decoder[0].weight`, by its
             norm; `train` and `train_ensemble` keep the weight itself at a norm of 1.
+        activation: what makes latents of the code's pre-activations: a function or a module, such
+            as `FrequencyThreshold`.
         seed: decides the weights, the same on each device; None draws them from the global random
             state, which is left alone otherwise.
         device: where the weights are to be; None for torch's default device.
@@ -50,6 +52,7 @@ class SparseAutoencoder(nn.Module):
         *,
         centred: bool = False,
         unit_norm_decoder: bool = False,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
         seed: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -62,6 +65,10 @@ class SparseAutoencoder(nn.Module):
         if centred and not isinstance(output, nn.Identity):
             raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
         self.output, self.centred, self.unit_norm_decoder = output, centred, unit_norm_decoder
+        if not callable(activation):
+            got = f"such as torch.relu, got {activation!r}"
+            raise TypeError(f"activation must be a function or a module, {got}")
+        self.activation = activation
         with ExitStack() as seeded:
             if seed is not None:
                 seeded.enter_context(torch.random.fork_rng(devices=[]))
@@ -119,7 +126,7 @@ class SparseAutoencoder(nn.Module):
             weight.div_(self._norms() if weight.ndim == 2 else self._norms().mT)
 
     def forward(self, x: Tensor) -> Output:
-        """Encode, rectify and decode x (..., B, D)."""
+        """Encode, make latents of it, and decode x (..., B, D)."""
         pre_activations = self.encode(x)
-        latents = torch.relu(pre_activations)
+        latents = self.activation(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)
