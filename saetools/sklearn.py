@@ -69,7 +69,7 @@ class SparseAutoencoderTransformer(
         batch_size: int = 128,
         learning_rate: float = 1.5e-3,
         weight: float = 1.0,
-        tolerance: float = 0.05,
+        tolerance: float | None = None,
         device: str | torch.device | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:

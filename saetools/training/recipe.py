@@ -48,7 +48,7 @@ def train_at_frequency(
     *,
     rho: float | Tensor,
     skewed: bool = True,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> History:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
@@ -84,7 +84,7 @@ def learn_shift_hold(
     penalty: Penalty | None,
     *,
     rho: float | Tensor,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> History:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.

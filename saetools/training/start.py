@@ -13,7 +13,7 @@ from saetools.training.stacking import check_models
 
 @torch.no_grad()
 def initialise_for_frequency_(
-    model: SparseAutoencoder, x: Tensor, *, rho: float | Tensor, tolerance: float = 0.05
+    model: SparseAutoencoder, x: Tensor, *, rho: float | Tensor, tolerance: float | None = None
 ) -> SparseAutoencoder:
     """Make each unit of the code active on a share rho of the rows of x, with a spread of 1.
 
@@ -43,7 +43,7 @@ def start_at_frequency_(
     *,
     rho: float | Tensor,
     skewed: bool = True,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
 ) -> Sequence[SparseAutoencoder]:
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
