@@ -90,6 +90,7 @@ def train_ensemble(
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
             parameter.grad = None if gradient is None else gradient.contiguous()
         optimizer.step()
+        torch.clear_autocast_cache()  # in a block around all steps it would keep the old weights
         keeper.errors.append(error[None])
         keeper.penalties.append(cost[None])
     unstack(ensemble, models)

@@ -97,6 +97,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        torch.clear_autocast_cache()  # in a block around all steps it would keep the old weights
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
     if stop_if_not_finite and not weights_are_finite(model):

@@ -19,7 +19,7 @@ from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import Output, SparseAutoencoder
-from saetools.training.start import start_at_frequency_
+from saetools.training.start import encode_exactly, start_at_frequency_
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -109,9 +109,8 @@ def learn_shift_hold(
     with _restored(models):
         given["checkpoint"] = _of_phase("learn", checkpoint)
         learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
-        with torch.no_grad():
-            for model in models:
-                target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
+        for model in models:
+            target_frequency_(model.code.bias, encode_exactly(model, x), rho, tolerance=tolerance)
         given["checkpoint"] = _of_phase("hold", checkpoint)
         for model in models:
             model.encoder.requires_grad_(False)

@@ -30,11 +30,21 @@ def initialise_for_frequency_(
         remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
-    pre_activations = model.encode(x)
+    if (dtype := model.code.weight.dtype).itemsize < 4:
+        advice = "start and train it in float32, under torch.autocast to compute in half precision"
+        raise ValueError(f"model must have weights that hold a threshold, got {dtype}: {advice}")
+    pre_activations = encode_exactly(model, x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
     scale_rows(model.code, spread)
     return model
+
+
+@torch.no_grad()
+def encode_exactly(model: SparseAutoencoder, x: Tensor) -> Tensor:
+    """`model.encode` in the precision of its weights, inside a block of autocast as well."""
+    with torch.autocast(x.device.type, enabled=False):
+        return model.encode(x.to(model.code.weight.dtype))
 
 
 def start_at_frequency_(
@@ -59,6 +69,8 @@ def start_at_frequency_(
         check_like("x", x, model)
     for model in models:
         if skewed:
-            skewed_units_(model.code, model.code_inputs(x))
+            with torch.autocast(x.device.type, enabled=False):
+                inputs = model.code_inputs(x.to(model.code.weight.dtype))
+            skewed_units_(model.code, inputs)
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models

@@ -339,3 +339,24 @@ def test_an_error_in_the_middle_leaves_the_models_as_they_were():
     with pytest.raises(ValueError, match="the nearest share is"):  # of the second unit alone
         train_at_frequency(models, X[:5], rho=torch.tensor([0.4, 0.2, 0.2, 0.09]), steps=7)
     assert same(models, members())
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.2])
+def test_inside_a_block_of_autocast_units_are_at_rho_by_the_exact_weights(rho):
+    models, x = members(), X.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        start_at_frequency_(models, x, rho=rho)
+    assert misses(models, rho, x.float()).max() < 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learn_shift_hold(models, x, penalty(rho), rho=rho, steps=14)
+    assert misses(models, rho, x.float()).max() < 2
+
+
+def test_weights_in_half_precision_are_refused():
+    model = SparseAutoencoder(seed=0).bfloat16()
+    before = state(model)
+    with pytest.raises(ValueError, match=r"got torch.bfloat16: start and train it in float32"):
+        initialise_for_frequency_(model, X.bfloat16(), rho=0.2)
+    with pytest.raises(ValueError, match=r"got torch.bfloat16: start and train it in float32"):
+        train_at_frequency([model], X.bfloat16(), rho=0.2, steps=4, skewed=False)
+    assert not changed(before, state(model))
