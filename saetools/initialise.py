@@ -156,8 +156,9 @@ def scale_rows(layer: nn.Linear, spread: Tensor) -> None:
         layer.bias.div_(spread)
 
 
-# An iteration takes 20 to 100 steps as a rule; the slowest of 512 on the days took 1190.
-_STARTS, _STEPS = 8, 2000
+# An iteration takes 20 to 100 steps as a rule; the slowest of 512 on the days took 1190. A large
+# problem gets fewer starts, then fewer steps: so many multiplications take about a minute.
+_STARTS, _STEPS, _ENOUGH_STEPS, _MULTIPLICATIONS = 8, 2000, 100, 1e11
 
 
 @torch.no_grad()
@@ -168,8 +169,9 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     its nonlinearity, which is the one for skewness (Hyvärinen and Oja 2000). Where rows are made of
     rare additive causes, the directions are those of the causes. The first L principal components
     are scaled to a spread of 1, and rotated so that the sum of the units' mean z^3 is largest: the
-    best end of 8 rotations from a fixed seed. Afterwards each unit has a spread of 1 and, given a
-    bias, a mean of 0; no two are correlated, and the most skewed comes first.
+    best end of 8 rotations from a fixed seed, or of fewer, where it would take minutes. Afterwards
+    each unit has a spread of 1 and, given a bias, a mean of 0; no two are correlated, and the most
+    skewed comes first.
 
     Args:
         layer: its weight (L, D) and bias (L,), if it has one, are changed in place.
@@ -186,7 +188,7 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
     if (varying := varying_directions(exact)) < units:
-        got = f"got {varying}: give more rows, or leave the units as they are"
+        got = f"got {varying}: give more rows, or leave the units as they are (skewed=False)"
         needed = f"at least as many directions as the layer has units, {units}"
         raise ValueError(f"inputs must vary in {needed}, {got}")
     mean = exact.mean(0)
@@ -195,8 +197,11 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     whiten = (len(exact) ** 0.5 / sizes[:units])[:, None] * axes[:units]  # (L, D)
     z = (exact - mean) @ whiten.T  # (B, L)
     generator = torch.Generator().manual_seed(0)
-    draws = torch.randn(_STARTS, units, units, generator=generator, device="cpu")
-    ends = [_climb(z, torch.linalg.qr(draw)[0]) for draw in draws.double()]
+    in_all = int(_MULTIPLICATIONS / _per_step(len(z), units))
+    starts = min(_STARTS, max(1, in_all // _ENOUGH_STEPS))
+    draws = torch.randn(starts, units, units, generator=generator, device="cpu")
+    steps = min(_STEPS, max(20, in_all // starts))
+    ends = [_climb(z, torch.linalg.qr(draw)[0], steps) for draw in draws.double()]
     rotation = max(ends, key=lambda end: float(_skewness(z, end).sum()))
     # In an order that does not depend on which start found them.
     rotation = rotation[_skewness(z, rotation).argsort(descending=True)]
@@ -205,6 +210,18 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     if layer.bias is not None:
         layer.bias.copy_(-weight @ mean)
     return layer
+
+
+def can_be_skewed(inputs: Tensor, units: int) -> bool:
+    """Whether the rows (B, D) vary in so many directions, and finding them takes no minutes."""
+    (rows, columns), least = inputs.shape, _ENOUGH_STEPS * _per_step(len(inputs), units)
+    if units > min(rows - 1, columns) or rows * columns**2 + least > _MULTIPLICATIONS:
+        return False
+    return units <= varying_directions(inputs)
+
+
+def _per_step(rows: int, units: int) -> float:
+    return 2.0 * rows * units**2 + 20.0 * units**3  # two products, and a decomposition
 
 
 @torch.no_grad()
@@ -220,10 +237,10 @@ def _skewness(z: Tensor, rotation: Tensor) -> Tensor:
     return (z @ rotation.T).pow(3).mean(0)  # (L,)
 
 
-def _climb(z: Tensor, rotation: Tensor) -> Tensor:
-    """A local maximum (L, L) of the summed skewness, reached from `rotation`."""
+def _climb(z: Tensor, rotation: Tensor, steps: int) -> Tensor:
+    """A local maximum (L, L) of the summed skewness, reached from `rotation` in so many steps."""
     # Alone the iteration may circle near a maximum: half of the last rotation holds it back.
-    for _ in range(_STEPS):
+    for _ in range(steps):
         gradient = (z @ rotation.T).square().T @ z / len(z)
         left, _, right = torch.linalg.svd(gradient + 0.5 * rotation)
         last, rotation = rotation, left @ right  # the orthogonal matrix nearest to that sum

@@ -2,7 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import ceil, inf, isfinite
 from numbers import Integral, Real
 
@@ -13,6 +15,7 @@ _SAME_VALUES = re.compile(  # names of autograd's nodes that hand on the values 
     "(Alias|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Squeeze|ToCopy|Transpose|T|Unsafe"
     "View|Unsqueeze|View|Index|IndexSelect)Backward"
 )
+_IS_REST = ContextVar("_IS_REST", default=False)
 
 
 def check_tensor(
@@ -153,12 +156,22 @@ def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
         )
 
 
+@contextmanager
+def rest_of_epoch(is_rest: bool) -> Iterator[None]:
+    """The block handles an epoch's last batch, if so, which may have few rows."""
+    token = _IS_REST.set(is_rest)
+    try:
+        yield
+    finally:
+        _IS_REST.reset(token)
+
+
 def warn_of_few_rows(rho: float | Tensor, rows: int, units: int, *, stacklevel: int = 3) -> None:
     """Warn where a unit is on, or off, for fewer than 5 rows of a batch: it settles below rho.
 
-    A batch below 32 rows is taken for a toy, or for the last one of an epoch.
+    Fewer than 32 rows are taken for a toy; an epoch's last batch may be small.
     """
-    if rows < 32 or torch.compiler.is_compiling():
+    if rows < 32 or torch.compiler.is_compiling() or _IS_REST.get():
         return
     if isinstance(rho, Tensor):
         rho = float(torch.minimum(rho, 1 - rho).detach().min())
@@ -169,7 +182,8 @@ def warn_of_few_rows(rho: float | Tensor, rows: int, units: int, *, stacklevel: 
     warnings.warn(
         f"rho = {rho:g} of {rows} rows is {rho * rows:.3g} row(s): below 5, counts are so noisy "
         f"that units settle under rho. Give {ceil(5 / rare)} rows or more a batch, in parts with "
-        f"backward_in_parts if need be{swapped if rows < units else ''}",
+        f"backward_in_parts if need be{swapped if rows < units else ''}. It does no harm in an "
+        "epoch's last batch alone",
         UserWarning,
         stacklevel=stacklevel,
     )

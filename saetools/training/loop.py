@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools.data.checks import check_count, check_number
+from saetools.data.checks import check_count, check_number, rest_of_epoch
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
 from saetools.training.identity import identity
 from saetools.training.models import Output
@@ -86,10 +86,13 @@ def train(
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     keeper, each_step = bookkeeping(model, optimizer, call)
+    largest = 0
     for step, batch in each_step(batches_from):
         output = model(batch)
         error = mse_loss(output.reconstruction, batch)
-        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
+        largest = max(largest, len(batch))
+        with rest_of_epoch(len(batch) < largest):
+            cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
         cost = weight_at(weight, step / steps) * cost
         loss = error + cost
         if stop_if_not_finite and not math.isfinite(loss.item()):

@@ -47,7 +47,7 @@ def train_at_frequency(
     x: Tensor,
     *,
     rho: float | Tensor,
-    skewed: bool = True,
+    skewed: bool | None = None,
     tolerance: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> History:

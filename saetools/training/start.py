@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_finite, check_like, check_rho, check_rows
-from saetools.initialise import scale_rows, skewed_units_, spread_of, target_frequency_
+from saetools.initialise import (
+    can_be_skewed,
+    scale_rows,
+    skewed_units_,
+    spread_of,
+    target_frequency_,
+)
 from saetools.training.models import SparseAutoencoder
 from saetools.training.stacking import check_models
 
@@ -52,13 +58,14 @@ def start_at_frequency_(
     x: Tensor,
     *,
     rho: float | Tensor,
-    skewed: bool = True,
+    skewed: bool | None = None,
     tolerance: float | None = None,
 ) -> Sequence[SparseAutoencoder]:
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
-    skewed=False leaves the units' directions as they are, as a code must that has more units than
-    its inputs have directions.
+    skewed=None leaves the units' directions as they are where the inputs of the code vary in fewer
+    directions than it has units, or are so many that finding them would take minutes; True insists,
+    and False leaves them in any case.
 
     Example:
         >>> [model] = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(100, 20), rho=0.2)
@@ -68,9 +75,10 @@ def start_at_frequency_(
     for model in models:  # before the first one changes
         check_like("x", x, model)
     for model in models:
-        if skewed:
+        if skewed is not False:
             with torch.autocast(x.device.type, enabled=False):
                 inputs = model.code_inputs(x.to(model.code.weight.dtype))
-            skewed_units_(model.code, inputs)
+            if skewed or can_be_skewed(inputs, model.code.out_features):
+                skewed_units_(model.code, inputs)
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
