@@ -4,6 +4,15 @@ The rooms: the idea (frequency, penalties, initialise, metrics), `data`, `traini
 `reuse` for other people's models and loops, `tutorial` for the notebooks alone.
 """
 
+# In place of the code's ReLU.
+from saetools.activations.batch_top_k import BatchTopK
+from saetools.activations.group_bias import GroupBiasAdaptation
+from saetools.activations.jump_relu import JumpReLU
+from saetools.activations.law import Law, fit_law, frequency_law
+from saetools.activations.threshold import FrequencyThreshold
+from saetools.activations.top_k import TopK
+from saetools.activations.winner_take_all import WinnerTakeAll
+
 # What goes in, and the idea: a count with a slope, its penalty, the start, the measure.
 from saetools.data import ChicagoContext, SparseMixture, chicago_context, sparse_mixture
 from saetools.frequency import (
@@ -53,14 +62,15 @@ from saetools.tutorial.logits import bernoulli_kl_with_logits, soft_frequency_lo
 __version__ = "0.1.0"
 # fmt: off
 __all__ = [
-    "Capture", "ChicagoContext", "Evaluation", "FrequencyMeter", "FrequencyMultipliers", "History",
-    "Output", "PostedAutoencoder", "RunningFrequency", "SparseAutoencoder", "SparseMixture",
-    "activation_frequency", "backward_in_parts", "batches", "bernoulli_kl",
+    "BatchTopK", "Capture", "ChicagoContext", "Evaluation", "FrequencyMeter",
+    "FrequencyMultipliers", "FrequencyThreshold", "GroupBiasAdaptation", "History", "JumpReLU",
+    "Law", "Output", "PostedAutoencoder", "RunningFrequency", "SparseAutoencoder", "SparseMixture",
+    "TopK", "WinnerTakeAll", "activation_frequency", "backward_in_parts", "batches", "bernoulli_kl",
     "bernoulli_kl_with_logits", "chicago_context", "dead_latents", "dense_latents", "evaluate",
-    "frequency_penalty", "fvu", "gaussian_step", "initialise_for_frequency_", "l0",
-    "learn_shift_hold", "load", "over_ranks", "pool_rows", "posted_penalty", "rectangle_step",
-    "save", "skewed_units_", "smooth", "soft_frequency", "soft_frequency_logits", "sparse_mixture",
-    "start_at_frequency_", "step_frequency", "straight_through_frequency", "tanh_step",
-    "target_frequency_", "train", "train_at_frequency", "train_ensemble",
-    "train_layer_at_frequency", "unit_spread_",
+    "fit_law", "frequency_law", "frequency_penalty", "fvu", "gaussian_step",
+    "initialise_for_frequency_", "l0", "learn_shift_hold", "load", "over_ranks", "pool_rows",
+    "posted_penalty", "rectangle_step", "save", "skewed_units_", "smooth", "soft_frequency",
+    "soft_frequency_logits", "sparse_mixture", "start_at_frequency_", "step_frequency",
+    "straight_through_frequency", "tanh_step", "target_frequency_", "train", "train_at_frequency",
+    "train_ensemble", "train_layer_at_frequency", "unit_spread_",
 ]

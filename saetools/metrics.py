@@ -153,8 +153,9 @@ class Evaluation(NamedTuple):
 def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     """How `model` does on the rows of x (B, D), at least two that differ.
 
-    What it returns for x has `reconstruction` and `pre_activations`, as `Output` does. It is in
-    evaluation mode meanwhile (no dropout), and as it was afterwards.
+    What it returns for x has `reconstruction` and `pre_activations`, as `Output` does. If it has
+    `latents` as well, a unit is active where its latent is not 0, else where its pre-activation is
+    > 0. The model is in evaluation mode meanwhile (no dropout), and as it was afterwards.
 
     Example:
         >>> from saetools import SparseAutoencoder
@@ -165,5 +166,7 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     with evaluation_mode(model):
         output = model(x)
     check_finite("the model's pre_activations", output.pre_activations)
-    frequency = activation_frequency(output.pre_activations)
+    latents = getattr(output, "latents", None)
+    counted = output.pre_activations if latents is None else latents.abs()
+    frequency = activation_frequency(counted)
     return Evaluation(fvu(output.reconstruction, x).item(), frequency)

@@ -25,7 +25,7 @@ LONGEST = (
     "tests/project/test_recipes_page.py",
     "tests/training/test_ensemble.py",
     "tests/project/test_readme.py",
-    "tests/test_sklearn.py",
+    "tests/reuse/test_sklearn.py",
     "tests/project/test_tools.py",
 )
 

@@ -51,7 +51,7 @@ from saetools import (
     train_ensemble,
     unit_spread_,
 )
-from saetools.sklearn import SparseAutoencoderTransformer
+from saetools.reuse.sklearn import SparseAutoencoderTransformer
 from saetools.tutorial.matching import match_factors
 
 UNITS = 3

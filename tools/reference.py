@@ -17,7 +17,7 @@ MODULES = (  # the public names, and what is public in a room without being one 
     "saetools",
     "saetools.gradients",
     "saetools.metrics",
-    "saetools.sklearn",
+    "saetools.reuse.sklearn",
     "saetools.tutorial.matching",
     "saetools.tutorial.plots",
 )

@@ -25,10 +25,11 @@ _SETTINGS = ("centred", "unit_norm_decoder")  # False where a file does not name
 def save(model: SparseAutoencoder, path: FilePath) -> None:
     """Write a model of finite weights to a file, from which `load` makes it again.
 
-    Its output function is torch.sigmoid, torch.relu, torch.tanh or nn.Identity(). The file appears
-    whole or not at all: if writing fails, an older one stays as it was. Not kept: which parameters
-    learn, training or evaluation mode, hooks. For any other module there are
-    safetensors.torch.save_model(model, path), and load_model(model, path), which fills a module.
+    Its activation is torch.relu, its output function torch.sigmoid, torch.relu, torch.tanh or
+    nn.Identity(). The file appears whole or not at all: if writing fails, an older one stays as it
+    was. Not kept: which parameters learn, training or evaluation mode, hooks. For any other module
+    there are safetensors.torch.save_model(model, path), and load_model(model, path), which fills a
+    module.
 
     Example:
         >>> import tempfile
@@ -41,6 +42,8 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
     if type(model) is not SparseAutoencoder:
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     output = model.output
+    if model.activation is not torch.relu:
+        raise ValueError(f"activation must be torch.relu, got {model.activation!r}: {remedy}")
     names = [n for n, make in _OUTPUTS.items() if output is make() or type(output) is make]
     if not names:
         raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}: {remedy}")

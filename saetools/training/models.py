@@ -15,7 +15,7 @@ class Output(NamedTuple):
     """What an autoencoder returns for a batch x of shape (..., B, D)."""
 
     reconstruction: Tensor  # (..., B, D)
-    latents: Tensor  # (..., B, L), relu(pre_activations)
+    latents: Tensor  # (..., B, L), what the activation makes of them: relu(pre_activations)
     pre_activations: Tensor  # (..., B, L), what a sparsity penalty must see
 
 
@@ -28,6 +28,8 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
+        activation: what makes latents of the code's pre-activations: a function or a module, such
+            as `FrequencyThreshold`.
         centred: subtract the last layer's bias from the input, as for a code of one hidden layer:
             `SparseAutoencoder((D, L), nn.Identity(), centred=True, unit_norm_decoder=True)`. It
             needs nn.Identity() as output, and starts best at the mean of the rows, to which
@@ -48,6 +50,7 @@ class SparseAutoencoder(nn.Module):
         sizes: Sequence[int] = (20, 80, 40, 4),
         output: Callable[[Tensor], Tensor] = torch.sigmoid,
         *,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
         centred: bool = False,
         unit_norm_decoder: bool = False,
         seed: int | None = None,
@@ -59,6 +62,10 @@ class SparseAutoencoder(nn.Module):
         if not callable(output):
             raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
+        if not callable(activation):
+            got = f"such as torch.relu, got {activation!r}"
+            raise TypeError(f"activation must be a function or a module, {got}")
+        self.activation = activation
         if centred and not isinstance(output, nn.Identity):
             raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
         self.output, self.centred, self.unit_norm_decoder = output, centred, unit_norm_decoder
@@ -119,7 +126,7 @@ class SparseAutoencoder(nn.Module):
             weight.div_(self._norms() if weight.ndim == 2 else self._norms().mT)
 
     def forward(self, x: Tensor) -> Output:
-        """Encode, rectify and decode x (..., B, D)."""
+        """Encode, make latents of it, and decode x (..., B, D)."""
         pre_activations = self.encode(x)
-        latents = torch.relu(pre_activations)
+        latents = self.activation(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)

@@ -169,6 +169,10 @@ def _checked(call: dict[str, Any]) -> Checkpoint | None:
     call = {**call, "models": _listed(call["models"])}
     check_count("steps", options["steps"], minimum=4)
     check_ensemble({**(train_ensemble.__kwdefaults__ or {}), **call, **options})
+    for model in call["models"]:
+        if model.activation is not torch.relu:
+            only = f"torch.relu, whose biases are shifted, got {model.activation!r}"
+            raise ValueError(f"activation of the models must be {only}: use train_ensemble")
     check_rho(call["rho"], like=check_rows("x", call["x"], least=2))
     file = options["checkpoint"]
     if file is None or isinstance(file, Checkpoint):  # known by the call around this one

@@ -36,6 +36,12 @@ def stack(models: Sequence[SparseAutoencoder]) -> SparseAutoencoder:
         parent, _, child = name.rpartition(".")
         stacked = _StackedLinear([layers[name] for layers in members])
         setattr(ensemble.get_submodule(parent), child, stacked)
+    for name, state in _states(ensemble).items():
+        parent, _, child = f"activation.{name}".rpartition(".")
+        values = torch.stack([_states(model)[name].detach() for model in models])  # (N, ...)
+        if isinstance(state, nn.Parameter):
+            values = nn.Parameter(values, state.requires_grad)
+        setattr(ensemble.get_submodule(parent), child, values)
     # In place, which is faster: nobody else sees what a stacked layer returns.
     ensemble._rectify = torch.relu_
     return ensemble
@@ -49,6 +55,16 @@ def unstack(ensemble: SparseAutoencoder, models: Sequence[SparseAutoencoder]) ->
             stacked = ensemble.get_submodule(name)
             layer.weight.copy_(stacked.weight[i].T)  # type: ignore[index]
             layer.bias.copy_(stacked.bias[i, 0])  # type: ignore[index]
+        for name, state in _states(model).items():
+            state.copy_(_states(ensemble)[name][i])
+
+
+def _states(model: SparseAutoencoder) -> dict[str, Tensor]:
+    """The parameters and buffers of its activation, if that is a module."""
+    activation = model.activation
+    if not isinstance(activation, nn.Module):
+        return {}
+    return dict([*activation.named_parameters(), *activation.named_buffers()])
 
 
 def check_models(models: object) -> None:
@@ -75,7 +91,7 @@ def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencod
             if (a := first.get(name)) is not (b := own.get(name)) and a != b:
                 where = f"{name} is {a} in models[0], {b} in models[{i}]"
                 raise ValueError(f"models must be alike in all but weights: {where}")
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *model.buffers()):
             if (owner := owners.setdefault(id(parameter), i)) != i:
                 both = f"models[{owner}] and models[{i}]"
                 raise ValueError(f"models must be separate, {both} share weights")
@@ -96,11 +112,17 @@ def _linears(model: SparseAutoencoder) -> dict[str, nn.Linear]:
     """The linear layers by name, to which every parameter must belong."""
     layers = {name: part for name, part in model.named_modules() if type(part) is nn.Linear}
     stacked = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
-    if surplus := sorted(stacked.symmetric_difference(model.state_dict())):
+    of_activation = set()
+    if getattr(model.activation, "stackable", False):
+        of_activation = {f"activation.{name}" for name in _states(model)}
+    held = set(model.state_dict()) - of_activation
+    if surplus := sorted(stacked.symmetric_difference(held)):
         raise ValueError(
             "models must have all of their parameters and buffers in torch.nn.Linear layers with "
-            f"a bias, which are what is stacked; not so: {', '.join(surplus)}"
+            "a bias, or in an activation of saetools, which are what is stacked; not so: "
+            f"{', '.join(surplus)}"
         )
-    if len(list(model.parameters())) < len(stacked):
+    own = [name for name, _ in model.named_parameters() if name not in of_activation]
+    if len(own) < len(stacked):
         raise ValueError("models must not share a parameter between layers")
     return layers

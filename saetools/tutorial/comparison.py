@@ -16,7 +16,7 @@ from torch import Tensor
 from saetools.data import chicago_context, sparse_mixture
 from saetools.frequency import activation_frequency
 from saetools.metrics import dead_latents, dense_latents, fvu
-from saetools.training.models import Output
+from saetools.training.models import Output, SparseAutoencoder
 from saetools.tutorial.matching import match_factors
 from saetools.tutorial.measures import auc, paired_mean, phi_ceiling
 
@@ -88,6 +88,22 @@ def curved_task(seed: int, *, gain: float = 0.3) -> Task:
 
 
 Row = dict[str, Any]
+
+
+class Margins(SparseAutoencoder):
+    """A model with another activation, measured as one with a ReLU is.
+
+    Its pre-activations are margins: above 0 where a latent is active, and otherwise not.
+    """
+
+    def margins(self, out: Output) -> Tensor:
+        """The margins (..., B, L) behind an Output of the pre-activations themselves."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Output:
+        """As in SparseAutoencoder, with margins."""
+        out = super().forward(x)
+        return out._replace(pre_activations=self.margins(out))
 
 
 @torch.no_grad()

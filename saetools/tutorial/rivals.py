@@ -6,24 +6,24 @@ returns them ready to be measured.
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from saetools.activations.state import against
+from saetools.activations.threshold import FrequencyThreshold
 from saetools.frequency import rectangle_step, step_frequency
-from saetools.initialise import target_frequency_
 from saetools.penalties import bernoulli_kl
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.start import start_at_frequency_
-from saetools.tutorial.comparison import Task
+from saetools.tutorial.comparison import Margins, Task
 from saetools.tutorial.methods import STEPS, Models, in_one_phase, in_two_phases
 
 Sizes = Sequence[int]
 
 
 class _Gated(SparseAutoencoder):
-    """With a layer that computes nothing: it holds one number per unit, in its bias, or two."""
+    """With a layer that computes nothing: it holds one number per unit, in its bias."""
 
     def __init__(self, sizes: Sizes = (20, 80, 40, 4), *, seed: int | None = None) -> None:
         super().__init__(sizes, seed=seed)
@@ -153,38 +153,33 @@ def hard_concrete(
     return models
 
 
-class TrackedThreshold(_Gated):
-    """Each unit's threshold follows its own (1 - rho) quantile while it trains; no penalty.
-
-    After each batch the threshold moves by rate x spread x (rho_hat / rho - 1).
-
-    Source: the bias that follows a target frequency of Földiák 1990, Forming sparse
-    representations by local anti-Hebbian learning.
+class TrackedThreshold(Margins):
+    """Its activation is a `FrequencyThreshold`.
 
     Example:
-        >>> TrackedThreshold(seed=0)(torch.rand(50, 20)).latents.shape
+        >>> TrackedThreshold(seed=0, activation=Excess(4, 0.2))(torch.rand(50, 20)).latents.shape
         torch.Size([50, 4])
     """
 
-    rho = 0.2
-    rate = 0.05
-    passes = "z"  # or "excess", z minus the threshold
-    settings: ClassVar[tuple[str, ...]] = ("rho", "rate", "passes")
+    def margins(self, out: Output) -> Tensor:
+        """What a latent has over its threshold."""
+        theta = self.activation.theta  # type: ignore[attr-defined]
+        return out.pre_activations - against(theta, out.pre_activations)
 
-    def forward(self, x: Tensor) -> Output:
-        """As in SparseAutoencoder; a pre-activation is what z has over its threshold."""
-        z = self.encode(x)
-        threshold = self.gate.bias
-        if self.training:
-            stacked = threshold.ndim == 3  # in an ensemble, (N, 1, L)
-            spread = self.gate.weight if stacked else self.gate.weight[:, 0]
-            with torch.no_grad():
-                rho_hat = (z > threshold).to(z.dtype).mean(-2, keepdim=stacked)
-                spread.lerp_(z.std(-2, keepdim=stacked), 0.05)
-                threshold += self.rate * spread * (rho_hat / self.rho - 1).clamp(max=5)
-        over = z - threshold
-        latents = over.relu() if self.passes == "excess" else z.where(over > 0, 0)
-        return Output(self.decode(latents), latents, over)
+
+class Excess(FrequencyThreshold):
+    """Passes what z has over its threshold, and not z itself, as a ReLU with a bias would.
+
+    Example:
+        >>> z = torch.randn(100, 3)
+        >>> bool((Excess(3, 0.1).start(z)(z) >= 0).all())
+        True
+    """
+
+    def forward(self, pre_activations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Latents (..., L)."""
+        super().forward(pre_activations, mask)
+        return (pre_activations - against(self.theta, pre_activations)).relu()
 
 
 @torch.no_grad()
@@ -196,21 +191,21 @@ def tracked_threshold(
     passes: str = "z",
     steps: int = STEPS,
 ) -> Models:
-    """At the end each threshold is set to the quantile over all training rows."""
-    models: Models = [TrackedThreshold(task.sizes, seed=seed) for seed in seeds]
+    """At the end each threshold is set to the quantile over all training rows.
+
+    `passes` is "z", or "excess", z minus the threshold.
+    """
+    kind, units = {"z": FrequencyThreshold, "excess": Excess}[passes], task.sizes[-1]
+    models: Models = [
+        TrackedThreshold(task.sizes, seed=seed, activation=kind(units, task.rho, rate=rate))
+        for seed in seeds
+    ]
     start_at_frequency_(models, task.train, rho=task.rho)
     for model in models:
-        for name, value in zip(TrackedThreshold.settings, (task.rho, rate, passes), strict=True):
-            setattr(model, name, value)
-        for parameter in model.gate.parameters():  # type: ignore[union-attr]
-            parameter.requires_grad_(False)
-        quantile = -model.encode(task.train).mean(0)  # the start has moved it to 0
-        model.code.bias.add_(quantile)
-        model.gate.bias.add_(quantile)  # type: ignore[operator, union-attr]
+        model.code.bias.sub_(model.encode(task.train).mean(0))
+        model.activation.start(model.encode(task.train))  # type: ignore[attr-defined]
     with torch.enable_grad():
         in_one_phase(models, task, seeds, steps, None)
     for model in models:
-        bias = torch.zeros_like(model.gate.bias)  # type: ignore[union-attr, arg-type]
-        target_frequency_(bias, model.encode(task.train), task.rho)
-        model.eval().gate.bias.copy_(-bias)  # type: ignore[operator, union-attr]
+        model.eval().activation.start(model.encode(task.train))  # type: ignore[attr-defined]
     return models

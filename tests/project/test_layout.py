@@ -22,11 +22,11 @@ ROOMS = {  # what a room may import of the package, beside its own files
     "penalties": {"data.checks", "frequency"},
     "initialise": {"data.checks", "frequency"},
     "metrics": {"data.checks", "frequency"},
+    "activations": {"data.checks", *IDEA},
     "training": {"data.checks", *IDEA},
     "gradients": set(),
     "reuse": {"data.checks", *IDEA, "training"},
-    "sklearn": {"data.checks", *IDEA, "training"},
-    "tutorial": {"data", *IDEA, "training", "gradients", "reuse", "sklearn"},
+    "tutorial": {"data", *IDEA, "training", "activations", "gradients", "reuse"},
 }
 MOST_ENTRIES = 12
 MOST_LINES = 250
@@ -89,7 +89,7 @@ def test_import_brings_torch_and_nothing_heavy():
     assert not heavy & {name.partition(".")[0] for name in loaded}
     own = {name for name in loaded if name.startswith(("saetools.tutorial.", "saetools.gradients"))}
     assert own == {"saetools.tutorial.forum_post", "saetools.tutorial.logits"}
-    assert "saetools.sklearn" not in loaded
+    assert "saetools.reuse.sklearn" not in loaded
 
 
 def test_the_root_is_seen_at_once():

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from saetools import TopK, WinnerTakeAll
 from saetools.tutorial import largest
 from saetools.tutorial.comparison import measured, tasks
-from saetools.tutorial.largest import TopK, WinnerTakeAll
+from saetools.tutorial.largest import TopKModel, WinnerTakeAllModel
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9], final=None)
@@ -13,8 +14,8 @@ SEEDS = (3, 8)
 
 @pytest.mark.parametrize(("rho", "rows"), [(0.2, 128), (0.15, 77), (0.01, 20), (0.5, 1)])
 def test_winner_take_all_keeps_the_largest_of_each_unit(rho, rows):
-    model, x = WinnerTakeAll(seed=0), torch.rand(rows, 20)
-    model.rho = rho
+    x = torch.rand(rows, 20)
+    model = WinnerTakeAllModel(seed=0, activation=WinnerTakeAll(4, rho))
     output = model(x)
     z, winners = model.encode(x), max(1, round(rho * rows))
     active = output.pre_activations > 0
@@ -30,7 +31,8 @@ def test_winner_take_all_keeps_the_largest_of_each_unit(rho, rows):
 
 def test_winner_take_all_takes_them_in_each_member_of_an_ensemble():
     x = torch.rand(3, 50, 20)
-    active = WinnerTakeAll(seed=0)(x).pre_activations > 0
+    model = WinnerTakeAllModel(seed=0, activation=WinnerTakeAll(4, torch.full((3, 4), 0.2)))
+    active = model(x).pre_activations > 0
     assert (active.sum(-2) == 10).all()
 
 
@@ -51,8 +53,7 @@ def test_winner_take_all_may_begin_at_the_recipes_start():
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_top_k_keeps_the_largest_of_a_row_that_are_above_0(k):
-    model, x = TopK(seed=0), torch.rand(50, 20)
-    model.k = k
+    model, x = TopKModel(seed=0, activation=TopK(k)), torch.rand(50, 20)
     out, z = model(x), model.encode(x)
     for row, latents, margin in zip(z, out.latents, out.pre_activations, strict=True):
         kept = [unit for unit in row.topk(k).indices.tolist() if row[unit] > 0]
@@ -64,7 +65,9 @@ def test_batch_top_k_keeps_the_largest_of_a_batch_and_then_has_a_threshold():
     [model] = largest.batch_top_k(SMALL, [0], steps=STEPS)
     z = model.encode(SMALL.train)
     assert not model.training
-    assert torch.equal(model(SMALL.train).latents, z.where(z >= model.threshold, 0).clamp(min=0))
+    out, kept = model(SMALL.train), z > model.activation.threshold
+    assert torch.equal(out.latents, z.where(kept, 0).clamp(min=0))
+    assert torch.equal(out.pre_activations > 0, kept)
     model.train()
     batch = SMALL.train[:128]
     kept = model(batch).latents > 0

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
+from saetools import FrequencyThreshold
 from saetools.tutorial import rivals
 from saetools.tutorial.comparison import measured, tasks
-from saetools.tutorial.rivals import HardConcrete, JumpReLU, TrackedThreshold
+from saetools.tutorial.rivals import Excess, HardConcrete, JumpReLU, TrackedThreshold
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9], final=None)
@@ -41,19 +42,19 @@ def test_hard_gates_leave_the_global_random_state_alone():
 
 @pytest.mark.parametrize("passes", ["z", "excess"])
 def test_a_tracked_threshold_moves_against_the_miss_and_ends_exact(passes):
-    model, x = TrackedThreshold(seed=0), torch.rand(200, 20)
-    with torch.no_grad():
-        model.gate.bias.fill_(100.0)
+    kind = {"z": FrequencyThreshold, "excess": Excess}[passes]
+    model, x = TrackedThreshold(seed=0, activation=kind(4, 0.2)), torch.rand(200, 20)
+    model.activation.theta.fill_(100.0)
     model(x)
-    assert (model.gate.bias < 100).all()  # never on: down
-    after = model.gate.bias.clone()
+    assert (model.activation.theta < 100).all()  # never on: down
+    after = model.activation.theta.clone()
     model.eval()(x)
-    assert torch.equal(model.gate.bias, after)
+    assert torch.equal(model.activation.theta, after)
     trained = rivals.tracked_threshold(SMALL, SEEDS, passes=passes, steps=STEPS)
     for row in measured(SMALL, trained):
         assert row["worst"] <= 1 / len(SMALL.train)
     out, z = trained[0](SMALL.train), trained[0].encode(SMALL.train)
-    value = z - trained[0].gate.bias if passes == "excess" else z
+    value = z - trained[0].activation.theta if passes == "excess" else z
     assert torch.equal(out.latents, value.where(out.pre_activations > 0, 0))
 
 

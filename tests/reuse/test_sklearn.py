@@ -23,7 +23,7 @@ from saetools import (
     start_at_frequency_,
     train_at_frequency,
 )
-from saetools.sklearn import SparseAutoencoderTransformer
+from saetools.reuse.sklearn import SparseAutoencoderTransformer
 
 DAYS = chicago_context()
 X, TEST = (7 * x.double().numpy() + 1000 for x in (DAYS.train[::9], DAYS.test))  # 507 rows, 1140
