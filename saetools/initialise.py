@@ -148,14 +148,12 @@ def spread_of(pre_activations: Tensor) -> Tensor:
     return spread
 
 
-@torch.no_grad()
-def scale_rows(layer: nn.Module, spread: Tensor) -> None:
+def scale_rows(layer: nn.Linear, spread: Tensor) -> None:
     """Divide the weight (L, ...) and the bias of a layer, per unit, by the unit's spread."""
     torch.clear_autocast_cache()
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    weight.div_(spread.view(-1, *[1] * (weight.ndim - 1)))
+    layer.weight.div_(spread.view(-1, *[1] * (layer.weight.ndim - 1)))
     if layer.bias is not None:
-        layer.bias.div_(spread)  # type: ignore[operator]
+        layer.bias.div_(spread)
 
 
 # An iteration takes 20 to 100 steps as a rule; the slowest of 512 on the days took 1190. A large

@@ -194,7 +194,8 @@ class _Layer:
         if tied:  # to scale it would be to scale a decoder, too
             self.spread = spread
         else:
-            scale_rows(self.part, spread)
+            with torch.no_grad():
+                scale_rows(self.part, spread)  # type: ignore[arg-type]
         return held
 
 
