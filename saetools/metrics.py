@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -70,8 +70,20 @@ class FrequencyMeter:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted, as between two epochs."""
         self.active: Tensor | None = None  # (..., L), active rows of each unit so far
         self.rows = 0
+
+    def state_dict(self) -> dict[str, Tensor | int | None]:
+        """The counts, for torch.save."""
+        return {"active": self.active, "rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.active, self.rows = state["active"], state["rows"]
 
     @torch.no_grad()
     def update(self, pre_activations: Tensor) -> None:

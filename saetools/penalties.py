@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.data.checks import (
+    check_number,
+    check_positive,
+    check_rho,
+    check_tensor,
+    warn_of_few_rows,
+    warn_of_latents,
+)
 from saetools.frequency import BatchMean, Dims, hard_count, in_single, squeeze, straight_through
 
 
@@ -39,6 +46,10 @@ def frequency_penalty(
         batch_mean: makes a whole batch's frequency from that of this part and its rows, 0 or more:
             `over_ranks`, a `RunningFrequency`, or what `backward_in_parts` gives.
 
+    Warns once per place that calls it: where fewer than 5 of the batch's rows are to be on (500
+    rows at rho = 0.01; counts are then too uncertain, and units settle under rho), and where
+    pre_activations come from a ReLU, behind which a silent unit has no gradient.
+
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
         >>> loss = frequency_penalty(z, rho=0.5)  # on half of the rows: the second unit never is
@@ -54,11 +65,17 @@ def frequency_penalty(
         raise ValueError(f"dim must leave the units, got {dim} for {z.ndim} dims")
     units = [size for d, size in enumerate(z.shape) if d not in counted]
     target = check_rho(rho, like=z, shape=units)
+    warn_of_latents("pre_activations", z)
+    rows = z.numel() // math.prod(units)
+    if batch_mean is None and not torch.compiler.is_compiling():
+        rarest = (
+            rho if not isinstance(rho, Tensor) else torch.minimum(target, 1 - target).detach().min()
+        )
+        warn_of_few_rows(float(rarest), rows, units[-1])
     squeezed_by: float | Tensor | None = None
     if eps is not None:
         squeezed_by = check_number("eps", eps, above=0, below=0.5)
     elif batch_mean is None:
-        rows = z.numel() // math.prod(units)
         squeezed_by = unbiased_eps(target if isinstance(rho, Tensor) else float(rho), rows)
     settings: _Settings = (
         target,

@@ -3,6 +3,7 @@ from functools import cache
 
 import pytest
 import torch
+from sklearn.decomposition import FastICA
 from torch import nn
 
 from saetools import SparseAutoencoder, chicago_context, initialise, sparse_mixture
@@ -84,8 +85,8 @@ def test_the_best_of_the_starts_is_taken(monkeypatch):
     inputs = days_seen_by(11)  # with two local maxima
     ends = []
 
-    def climb(z, rotation, climb=initialise._climb):
-        ends.append(climb(z, rotation))
+    def climb(*arguments, climb=initialise._climb):
+        ends.append(climb(*arguments))
         return ends[-1]
 
     monkeypatch.setattr(initialise, "_climb", climb)
@@ -97,6 +98,64 @@ def test_the_best_of_the_starts_is_taken(monkeypatch):
     assert len(found) == 8
     assert max(found) > min(found) + 0.02
     assert best == pytest.approx(max(found), abs=1e-4)
+
+
+@pytest.mark.parametrize("factors", [2, 4, 8])
+def test_they_are_those_of_scikit_learns_fastica_with_the_square(factors):
+    def square(z):
+        return z**2, (2 * z).mean(-1)
+
+    x = sparse_mixture(2000, factors=factors, noise=0.01).train
+    oracle = FastICA(factors, fun=square, whiten="unit-variance", random_state=0, tol=1e-9)
+    theirs = torch.from_numpy(oracle.fit_transform(x.double().numpy()))
+    alike = skewed(x, factors).T @ theirs / len(x)  # correlations, as both have a spread of 1
+    assert alike.abs().amax(1).min() > 0.9999
+    assert alike.abs().argmax(1).unique().tolist() == [*range(factors)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "starts", "each"), [(1e9, 8, 2000), (820, 8, 102), (250, 2, 125), (30, 1, 30)]
+)
+def test_the_work_is_bounded_by_fewer_starts_and_then_by_fewer_steps(
+    steps, starts, each, monkeypatch
+):
+    calls = []
+
+    def climb(z, rotation, steps, climb=initialise._climb):
+        calls.append(steps)
+        return climb(z, rotation, steps)
+
+    monkeypatch.setattr(initialise, "_climb", climb)
+    monkeypatch.setattr(initialise, "_MULTIPLICATIONS", steps * initialise._per_step(1024, 4))
+    z = skewed()
+    assert calls == [each] * starts
+    torch.testing.assert_close(z.T @ z / len(z), torch.eye(4).double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "units"), [(40_000, 64), (4558, 16), (1_000_000, 20)])
+def test_no_more_than_about_a_minute_is_spent_on_the_largest_problems(rows, units, monkeypatch):
+    spent = []
+
+    def climb(_, rotation, steps):
+        spent.append(steps * per_step)
+        return rotation
+
+    per_step = initialise._per_step(rows, units)
+    monkeypatch.setattr(initialise, "_climb", climb)
+    monkeypatch.setattr(initialise, "_per_step", lambda *_: per_step)
+    few = torch.randn(100, units, generator=torch.Generator().manual_seed(0))
+    skewed(few, units)
+    assert sum(spent) <= 1e11  # multiplications
+
+
+def test_whether_units_can_be_skewed():
+    assert initialise.can_be_skewed(X, 20)
+    assert not initialise.can_be_skewed(X, 21)
+    assert not initialise.can_be_skewed(LINE.double(), 2)
+    assert initialise.can_be_skewed(LINE.double(), 1)
+    assert not initialise.can_be_skewed(X[:4], 4)
+    large = torch.zeros(1, 1).expand(40_000, 2048)  # at once, by its shape
+    assert not initialise.can_be_skewed(large, 512)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -91,6 +91,66 @@ def test_an_ensemble_is_its_members_one_by_one():
     assert activation_frequency(z + (together - start)[:, None]).std() > 0.05
 
 
+@pytest.mark.parametrize("rho", [0.005, 0.02, 0.995])
+def test_the_tolerance_is_relative_to_rho(rho):
+    """A unit that is on for one row in twenty is no unit of rho = 0.005."""
+    z = torch.cat([torch.zeros(950), torch.ones(50)])[:, None] * (1 if rho < 0.5 else -1)
+    with pytest.raises(
+        ValueError, match=r"rho = 0.\d+ of the 1000 rows .* nearest share is 0.[09]5"
+    ):
+        target_frequency_(torch.zeros(1), z, rho)
+    target_frequency_(torch.zeros(1), z, rho, tolerance=0.05)
+
+
+def test_rows_too_few_to_tell_a_rare_unit_are_refused():
+    with pytest.raises(
+        ValueError, match=r"of the 100 rows .* nearest share is 0.01. Give more rows"
+    ):
+        target_frequency_(torch.zeros(1), normal(100, 1), 0.005)
+    z = normal(1000, 1)
+    assert shares(z + target_frequency_(torch.zeros(1), z, 0.005)) == [0.005]
+
+
+@pytest.mark.parametrize(
+    "rho", [0.005, 0.5, 0.9, torch.tensor([0.01, 0.3, 0.6, 0.97]), torch.tensor([0.6, 0.99] * 2)]
+)
+def test_no_full_sort_finds_what_a_full_sort_finds(rho, monkeypatch):
+    z = normal(500, 4).mul(20).round()  # with ties
+    values = z.sort(dim=0).values
+    middles = (values[1:] + values[:-1]) / 2
+    misses = (torch.arange(499, 0, -1)[:, None] / 500 - rho).abs()
+    best = misses.masked_fill(values[1:] == values[:-1], math.inf).argmin(0)
+    monkeypatch.setattr(torch.Tensor, "sort", None)
+    got = target_frequency_(torch.zeros(4), z, rho, tolerance=0.02)
+    torch.testing.assert_close(got, -middles.gather(0, best[None])[0])
+
+
+def test_a_copy_of_the_bias_is_refused_and_a_view_is_changed():
+    layer, z = nn.Linear(1, 4), normal(100, 4)
+    some = torch.tensor([True, False, True, False])
+    with pytest.raises(ValueError, match="bias must be a parameter or a view, got a copy of one"):
+        target_frequency_(layer.bias[some], z[:, some], 0.2)
+    before = layer.bias.detach().clone()
+    target_frequency_(layer.bias[1:3], z[:, 1:3], 0.2)
+    assert (layer.bias != before).tolist() == [False, True, True, False]
+    with torch.no_grad():  # as the docstring says
+        layer.bias[some] = target_frequency_(layer.bias[some], z[:, some], 0.2)
+    assert (layer.bias != before).tolist() == [True, True, True, False]
+    assert layer.bias.is_leaf
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_counted_exactly_or_refused(dtype):
+    z = normal(1000, 4).to(dtype)
+    bias = target_frequency_(torch.zeros(4, dtype=dtype), z, 0.05)
+    assert bias.dtype == dtype
+    assert shares(z.double() + bias.double()) == pytest.approx([0.05] * 4, abs=0.01)
+    far, bias = normal(1000, 4) + 3000, torch.zeros(4, dtype=dtype)
+    with pytest.raises(ValueError, match=rf"got {dtype}, in which .* keep the weights in float32"):
+        target_frequency_(bias, far, 0.05)
+    assert not bias.any()
+
+
 def test_nothing_is_recorded_for_autograd():
     layer, x = nn.Linear(5, 3), normal(100, 5)
     target_frequency_(layer.bias, layer(x), 0.2)

@@ -165,3 +165,22 @@ def test_one_process_over_its_ranks_is_a_copy():
     copy.update(torch.tensor([[1.0, 1.0]]))
     assert (meter.rows, copy.rows) == (1, 2)
     assert meter.compute().tolist() == [1, 0]
+
+
+def test_a_meter_is_saved_gone_on_with_and_begun_anew(tmp_path):
+    meter, pre = FrequencyMeter(), torch.randn(30, 3)
+    meter.update(pre[:10])
+    torch.save(meter.state_dict(), tmp_path / "meter.pt")
+    meter.update(pre[10:])
+    other = FrequencyMeter()
+    other.load_state_dict(torch.load(tmp_path / "meter.pt", weights_only=True))
+    other.update(pre[10:])
+    assert torch.equal(meter.compute(), other.compute())
+    meter.reset()
+    with pytest.raises(RuntimeError, match="at least one update"):
+        meter.compute()
+    meter.update(pre[:5, :2])  # other units
+    assert torch.equal(meter.compute(), activation_frequency(pre[:5, :2]))
+    fresh = FrequencyMeter()
+    fresh.load_state_dict(FrequencyMeter().state_dict())
+    assert (fresh.active, fresh.rows) == (None, 0)

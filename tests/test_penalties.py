@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import mpmath
 import pytest
@@ -10,13 +11,20 @@ from torch.distributions import Bernoulli, kl_divergence
 from torch.utils.checkpoint import checkpoint
 
 from saetools import (
+    FrequencyMultipliers,
+    Output,
+    RunningFrequency,
     activation_frequency,
     bernoulli_kl,
     frequency_penalty,
+    pool_rows,
     smooth,
     straight_through_frequency,
 )
 from saetools.penalties import unbiased_eps
+
+# Few rows for rho, on purpose, or since it is about something else.
+FEW = pytest.mark.filterwarnings("ignore:rho = .* rows is .*:UserWarning")
 
 rhos = st.floats(0.01, 0.99)
 frequencies = st.floats(0.001, 0.999)
@@ -248,6 +256,7 @@ def value_and_gradient(penalty, z, **settings):
     return value.detach(), leaf.grad
 
 
+@FEW
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "settings",
@@ -283,6 +292,7 @@ def relative_error(got, exact):
     return ((got - exact).abs().max() / exact.abs().max().clamp(min=tiny)).item()
 
 
+@FEW
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("eps", [1e-6, 1e-3, 0.2])
 @pytest.mark.parametrize("temperature", [0.05, 0.3, 2.0])
@@ -354,6 +364,7 @@ def test_every_dim_but_the_units_is_counted_over(shape):
     torch.testing.assert_close(got, (value, gradient.reshape(shape)))
 
 
+@FEW
 def test_in_an_ensemble_each_member_has_its_own_penalty():
     z = uneven(3, 40, 4)
     rho = torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64)
@@ -442,6 +453,7 @@ def test_the_default_eps_takes_out_the_bias_of_a_fixed_one(rho, rows, fixed, def
     assert settles_at(rho, rows, unbiased_eps(rho, rows)) == pytest.approx(default, abs=2e-3)
 
 
+@FEW
 @pytest.mark.parametrize("rho", [1e-6, 0.001, 0.01, 0.2, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("rows", [1, 2, 8, 128, 100_000])
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -677,6 +689,7 @@ def test_every_transform_of_the_penalty_is_that_of_its_parts(name):
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@FEW
 @pytest.mark.parametrize("name", ["rho", "weight", "temperature"])
 def test_settings_may_be_learned(name):
     setting = torch.tensor([0.1, 0.3, 0.2, 0.6], dtype=torch.float64, requires_grad=True)
@@ -744,3 +757,89 @@ def test_kl_is_the_formula_of_the_notebooks(rho, rho_hat):
     q = torch.tensor([rho_hat], dtype=torch.float64)
     textbook = rho * torch.log(rho / q) + (1 - rho) * torch.log((1 - rho) / (1 - q))
     torch.testing.assert_close(bernoulli_kl(q, rho=rho), textbook, rtol=1e-11, atol=1e-15)
+
+
+LATENTS = "pre_activations seem to be latents behind a ReLU"
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        torch.relu,
+        lambda z: z.relu().reshape(10, 10, 4),
+        lambda z: z.relu()[:50].clone(),
+        lambda z: pool_rows(z.relu().view(10, 10, 4).permute(2, 0, 1), units_dim=0),
+        lambda z: pool_rows(z.relu().view(10, 10, 4), units_dim=-1, mask=torch.ones(10, 1).bool()),
+        lambda z: z.relu().bfloat16(),
+        lambda z: z.relu().detach(),
+        lambda z: torch.nn.functional.dropout(z.relu().detach(), 0.1),
+    ],
+)
+def test_latents_behind_the_relu_are_noticed(behind):
+    z = torch.randn(100, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match=LATENTS) as warned:
+        frequency_penalty(behind(z), rho=0.2)
+    assert warned[0].filename == __file__  # where the user's call stands
+    output = Output(z, z.relu(), z.relu())
+    with pytest.warns(UserWarning, match=LATENTS):
+        FrequencyMultipliers(rho=0.2)(output)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [
+        torch.rand(100, 4),  # never below 0, nor at it
+        torch.cat([torch.zeros(50, 4), -torch.rand(50, 4)]),
+        torch.zeros(100, 4) - 1,
+        torch.zeros(100, 4, requires_grad=True),  # a bias at its start, say
+        torch.rand(100, 4, requires_grad=True).relu() - 0.5,
+        torch.nn.Linear(4, 4)(torch.rand(100, 4).relu()),
+    ],
+)
+def test_pre_activations_are_not_taken_for_latents(z):
+    frequency_penalty(z, rho=0.2)  # warnings are errors here
+
+
+@pytest.mark.parametrize(
+    ("rho", "shape", "needed"),
+    [
+        (0.01, (128, 64), 500),
+        (0.99, (128, 64), 500),
+        (0.05, (64, 64), 100),
+        (torch.tensor([0.2, 0.01, 0.3]), (128, 3), 500),
+        (0.002, (4, 100, 64), 2500),
+    ],
+)
+def test_too_few_rows_for_rho_are_a_warning_that_names_how_many_it_takes(rho, shape, needed):
+    z = torch.randn(shape, requires_grad=True)
+    with pytest.warns(UserWarning, match=f"units settle under rho. Give {needed} rows") as warned:
+        frequency_penalty(z, rho=rho)
+    assert warned[0].filename == __file__
+    frequency_penalty(torch.randn(needed, shape[-1]), rho=rho)
+    frequency_penalty(torch.randn(31, shape[-1]), rho=rho)  # a toy, or the last batch of an epoch
+
+
+def test_it_comes_once_and_not_once_a_step():
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            frequency_penalty(torch.randn(128, 4), rho=0.01)
+    assert len(warned) == 1
+
+
+def test_units_and_rows_that_seem_to_be_swapped_are_named():
+    with pytest.warns(UserWarning, match="1024 units are seen, in the last dim: is it that of the"):
+        frequency_penalty(torch.randn(64, 1024), rho=0.05)
+
+
+def test_what_the_penalty_sees_in_parts_is_not_called_few():
+    running = RunningFrequency(decay=0.99)
+    frequency_penalty(torch.randn(128, 4), rho=0.01, batch_mean=running)
+
+
+def test_at_a_rho_below_a_fixed_eps_a_dead_unit_is_pushed_down_and_with_the_default_pulled_up():
+    dead = -torch.ones(10_000, 1, dtype=torch.float64)
+    _, slope = value_and_gradient(frequency_penalty, dead, rho=5e-4, eps=1e-3)
+    assert (slope > 0).all()
+    _, slope = value_and_gradient(frequency_penalty, dead, rho=5e-4)
+    assert (slope < 0).all()

@@ -1,11 +1,21 @@
 """The one door for arguments: an error names the argument, its value and what is allowed."""
 
-from collections.abc import Sequence
-from math import inf, isfinite
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import ceil, inf, isfinite
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
+
+_SAME_VALUES = re.compile(  # names of autograd's nodes that hand on the values they are given
+    "(Alias|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Squeeze|ToCopy|Transpose|T|Unsafe"
+    "View|Unsqueeze|View|Index|IndexSelect)Backward"
+)
+_IS_REST = ContextVar("_IS_REST", default=False)
 
 
 def check_tensor(
@@ -121,3 +131,59 @@ def check_number(
     if number >= below:
         raise ValueError(f"{name} must be less than {below:g}, got {value}")
     return number
+
+
+def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
+    """Warn where z comes from a ReLU, by its graph, at no cost; by its values without a graph."""
+    if torch.compiler.is_compiling():
+        return
+    node = z.grad_fn
+    while node is not None and _SAME_VALUES.match(node.name()):
+        node = node.next_functions[0][0]
+    if node is None:
+        known = not z.requires_grad and not torch._C._are_functorch_transforms_active()
+        rectified = (
+            known and z.numel() > 0 and bool((z >= 0).all() & ((z == 0).float().mean() > 0.2))
+        )
+    else:
+        rectified = node.name().startswith("ReluBackward")
+    if rectified:
+        warnings.warn(
+            f"{name} seem to be latents behind a ReLU: many are 0, and none is below. A unit that "
+            "is off gets no gradient there: give what the layer returns, before the ReLU",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+@contextmanager
+def rest_of_epoch(is_rest: bool) -> Iterator[None]:
+    """The block handles an epoch's last batch, if so, which may have few rows."""
+    token = _IS_REST.set(is_rest)
+    try:
+        yield
+    finally:
+        _IS_REST.reset(token)
+
+
+def warn_of_few_rows(rho: float | Tensor, rows: int, units: int, *, stacklevel: int = 3) -> None:
+    """Warn where a unit is on, or off, for fewer than 5 rows of a batch: it settles below rho.
+
+    Fewer than 32 rows are taken for a toy; an epoch's last batch may be small.
+    """
+    if rows < 32 or torch.compiler.is_compiling() or _IS_REST.get():
+        return
+    if isinstance(rho, Tensor):
+        rho = float(torch.minimum(rho, 1 - rho).detach().min())
+    rare = min(rho, 1 - rho) * (1 + 1e-6)  # as float32 may have rounded it
+    if rare * rows >= 5:
+        return
+    swapped = f"; {units} units are seen, in the last dim: is it that of the rows?"
+    warnings.warn(
+        f"rho = {rho:g} of {rows} rows is {rho * rows:.3g} row(s): below 5, counts are so noisy "
+        f"that units settle under rho. Give {ceil(5 / rare)} rows or more a batch, in parts with "
+        f"backward_in_parts if need be{swapped if rows < units else ''}. It does no harm in an "
+        "epoch's last batch alone",
+        UserWarning,
+        stacklevel=stacklevel,
+    )

@@ -54,7 +54,7 @@ def train_layer_at_frequency(
     rho: float | Tensor,
     loss: BatchLoss = reconstruction_error,
     mask: Callable[[Any], Tensor] | None = None,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     steps: int = 3500,
     weight: Weight = 1.0,
     batch_size: int = 128,
@@ -126,7 +126,8 @@ def train_layer_at_frequency(
         )
         with evaluation_mode(model):
             misses = (activation_frequency(units.over_x()) - rho).abs()
-    if (misses > tolerance).any():
+    allowed = (torch.minimum(rho, 1 - rho) / 4).clamp(max=0.05) if tolerance is None else tolerance
+    if (misses > allowed).any():
         unit = int(misses.argmax())
         warnings.warn(
             f"unit {unit} of {layer!r} is {misses[unit]:.3g} away from rho: either the layer does "
@@ -176,7 +177,7 @@ class _Layer:
                 break
         return torch.cat(found)
 
-    def start_(self, rho: float | Tensor, tolerance: float) -> list[nn.Parameter]:
+    def start_(self, rho: float | Tensor, tolerance: float | None) -> list[nn.Parameter]:
         """Scale and shift the layer; the parameters that its values depend on."""
         batch, weights = next(self.batches(), None), list(self.model.parameters())
         if batch is None:

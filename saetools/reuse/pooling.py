@@ -14,7 +14,8 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
     The mask, of bools, is True where a place counts: it has the dims of pre_activations without the
     units', each of the same size or 1. The padding masks of torch.nn's attention say the opposite.
     What it leaves out, NaN included, reaches neither the value, (rows, L) in the order of the dims,
-    nor the gradient; torch.compile breaks the graph at it.
+    nor the gradient; torch.compile breaks the graph at it. Of a part that is padding alone no row
+    is left, (0, L): `frequency_penalty` takes it with a batch_mean, and refuses it without.
 
     Example:
         >>> pool_rows(torch.randn(8, 3, 5, 5), units_dim=1).shape
@@ -40,6 +41,4 @@ def pool_rows(pre_activations: Tensor, *, units_dim: int, mask: Tensor | None = 
         sizes = f"each of the same size or 1: {shape}, got {found}"
         raise ValueError(f"mask must have the dims of pre_activations without the units', {sizes}")
     counted = mask.expand(shape).to(rows.device).flatten().nonzero().squeeze(1)
-    if len(counted) == 0:
-        raise ValueError("mask must leave at least one row, got False everywhere")
     return rows.index_select(0, counted)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from saetools.data.checks import check_count, check_number
 from saetools.frequency import activation_frequency
-from saetools.initialise import varying_directions
 from saetools.metrics import fvu
 from saetools.penalties import frequency_penalty
 from saetools.training.models import SparseAutoencoder
@@ -69,7 +68,7 @@ class SparseAutoencoderTransformer(
         batch_size: int = 128,
         learning_rate: float = 1.5e-3,
         weight: float = 1.0,
-        tolerance: float = 0.05,
+        tolerance: float | None = None,
         device: str | torch.device | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -169,9 +168,7 @@ class SparseAutoencoderTransformer(
         model = SparseAutoencoder((rows.shape[1], *hidden, units), nn.Identity(), seed=seed)
         model.to(torch.as_tensor(np.empty(0, rows.dtype), device=self.device))
         x = next(model.parameters()).new_tensor((rows - mean) / scale)
-        # More units than directions to turn them to stay as they are.
-        skewed = units <= varying_directions(model.code_inputs(x))
-        start = {"models": [model], "x": x, "rho": self.rho, "skewed": skewed}
+        start = {"models": [model], "x": x, "rho": self.rho}
         learned = {"model_": model, "mean_": mean, "scale_": scale, "_n_features_out": units}
         learned["history_"] = {"error": [], "penalty": []}
         learned["_adam"] = torch.optim.Adam(model.parameters(), fused=True)  # of partial_fit

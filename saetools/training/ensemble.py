@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from saetools.data.checks import check_count, check_rows
+from saetools.data.checks import check_count, check_rows, rest_of_epoch
 from saetools.training import loop
 from saetools.training.checkpoints import Checkpoint, FilePath, History
 from saetools.training.models import SparseAutoencoder
@@ -86,11 +86,13 @@ def train_ensemble(
     keeper, each_step = loop.bookkeeping(ensemble, optimizer, call)
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
         factor = x.new_tensor(loop.weight_at(weight, step / steps))
-        error, cost, gradients = step_at(rows, factor)
+        with rest_of_epoch(rows.shape[1] < min(batch_size, len(x))):
+            error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
             # Fused Adam reads a gradient in another layout wrongly, and says nothing.
             parameter.grad = None if gradient is None else gradient.contiguous()
         optimizer.step()
+        torch.clear_autocast_cache()  # in a block around all steps it would keep the old weights
         keeper.errors.append(error[None])
         keeper.penalties.append(cost[None])
     unstack(ensemble, models)

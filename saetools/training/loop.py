@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools.data.checks import check_count, check_number
+from saetools.data.checks import check_count, check_number, rest_of_epoch
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
 from saetools.training.identity import identity
 from saetools.training.models import Output
@@ -102,9 +102,13 @@ def train(
 
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     keeper, each_step = bookkeeping(model, optimizer, call)
+    largest = 0
     for step, batch in each_step(batches_from):
         error, output = _check_terms(loss(model, batch))
-        cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
+        rows = len(batch) if isinstance(batch, Tensor) else 0  # other batches do not say
+        largest = max(largest, rows)
+        with rest_of_epoch(rows < largest):
+            cost = torch.zeros_like(error) if penalty is None else check_cost(penalty(output), ())
         cost = weight_at(weight, step / steps) * cost
         total = error + cost
         if stop_if_not_finite and not math.isfinite(total.item()):
@@ -112,6 +116,7 @@ def train(
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
+        torch.clear_autocast_cache()  # in a block around all steps it would keep the old weights
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
     if stop_if_not_finite and not weights_are_finite(model):

@@ -28,14 +28,14 @@ class SparseAutoencoder(nn.Module):
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
         output: function applied to the last layer, elementwise.
+        activation: what makes latents of the code's pre-activations: a function or a module, such
+            as `FrequencyThreshold`.
         centred: subtract the last layer's bias from the input, as for a code of one hidden layer:
             `SparseAutoencoder((D, L), nn.Identity(), centred=True, unit_norm_decoder=True)`. It
             needs nn.Identity() as output, and starts best at the mean of the rows, to which
             `initialise_for_frequency_` sets it.
         unit_norm_decoder: divide each unit's direction, its column in `decoder[0].weight`, by its
             norm; `train` and `train_ensemble` keep the weight itself at a norm of 1.
-        activation: what makes latents of the code's pre-activations: a function or a module, such
-            as `FrequencyThreshold`.
         seed: decides the weights, the same on each device; None draws them from the global random
             state, which is left alone otherwise.
         device: where the weights are to be; None for torch's default device.
@@ -50,9 +50,9 @@ class SparseAutoencoder(nn.Module):
         sizes: Sequence[int] = (20, 80, 40, 4),
         output: Callable[[Tensor], Tensor] = torch.sigmoid,
         *,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
         centred: bool = False,
         unit_norm_decoder: bool = False,
-        activation: Callable[[Tensor], Tensor] = torch.relu,
         seed: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -62,13 +62,13 @@ class SparseAutoencoder(nn.Module):
         if not callable(output):
             raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
-        if centred and not isinstance(output, nn.Identity):
-            raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
-        self.output, self.centred, self.unit_norm_decoder = output, centred, unit_norm_decoder
         if not callable(activation):
             got = f"such as torch.relu, got {activation!r}"
             raise TypeError(f"activation must be a function or a module, {got}")
         self.activation = activation
+        if centred and not isinstance(output, nn.Identity):
+            raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
+        self.output, self.centred, self.unit_norm_decoder = output, centred, unit_norm_decoder
         with ExitStack() as seeded:
             if seed is not None:
                 seeded.enter_context(torch.random.fork_rng(devices=[]))

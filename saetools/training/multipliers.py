@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.data.checks import (
+    check_number,
+    check_positive,
+    check_rho,
+    check_tensor,
+    warn_of_latents,
+)
 from saetools.frequency import BatchMean, in_single, straight_through
 from saetools.training.models import Output
 
@@ -52,6 +58,7 @@ class FrequencyMultipliers:
         """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
         part = {"may_be_empty": self.batch_mean is not None}
         z = in_single(check_tensor("pre_activations", output.pre_activations, dims=2, **part))
+        warn_of_latents("pre_activations", z)
         rho_hat = straight_through(z, self.temperature, batch_mean=self.batch_mean)
         miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
         with torch.no_grad():

@@ -21,7 +21,7 @@ from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import SparseAutoencoder
 from saetools.training.progress import Bar, Miss
-from saetools.training.start import start_at_frequency_
+from saetools.training.start import encode_exactly, start_at_frequency_
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -55,8 +55,8 @@ def train_at_frequency(
     x: Tensor,
     *,
     rho: float | Tensor,
-    skewed: bool = True,
-    tolerance: float = 0.05,
+    skewed: bool | None = None,
+    tolerance: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> History:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
@@ -91,7 +91,7 @@ def learn_shift_hold(
     penalty: Penalty | None,
     *,
     rho: float | Tensor,
-    tolerance: float = 0.05,
+    tolerance: float | None = None,
     **options: Unpack[RecipeOptions],
 ) -> History:
     """Train under a penalty, shift each unit to rho exactly, and let the decoder get used to it.
@@ -115,7 +115,7 @@ def learn_shift_hold(
 
     def shift() -> Iterator[nn.Parameter]:
         for model in members:
-            target_frequency_(model.code.bias, model.encode(x), rho, tolerance=tolerance)
+            target_frequency_(model.code.bias, encode_exactly(model, x), rho, tolerance=tolerance)
             yield from model.encoder.parameters()
             if model.centred:
                 yield model.decoder[-1].bias

@@ -6,14 +6,20 @@ import torch
 from torch import Tensor
 
 from saetools.data.checks import check_finite, check_like, check_rho, check_rows
-from saetools.initialise import scale_rows, skewed_units_, spread_of, target_frequency_
+from saetools.initialise import (
+    can_be_skewed,
+    scale_rows,
+    skewed_units_,
+    spread_of,
+    target_frequency_,
+)
 from saetools.training.models import SparseAutoencoder
 from saetools.training.stacking import check_models
 
 
 @torch.no_grad()
 def initialise_for_frequency_(
-    model: SparseAutoencoder, x: Tensor, *, rho: float | Tensor, tolerance: float = 0.05
+    model: SparseAutoencoder, x: Tensor, *, rho: float | Tensor, tolerance: float | None = None
 ) -> SparseAutoencoder:
     """Make each unit of the code active on a share rho of the rows of x, with a spread of 1.
 
@@ -33,16 +39,26 @@ def initialise_for_frequency_(
         remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
+    if (dtype := model.code.weight.dtype).itemsize < 4:
+        advice = "start and train it in float32, under torch.autocast to compute in half precision"
+        raise ValueError(f"model must have weights that hold a threshold, got {dtype}: {advice}")
     _centre_(model, x)
-    pre_activations = model.encode(x)
+    pre_activations = encode_exactly(model, x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
     scale_rows(model.code, spread)
     if model.unit_norm_decoder and len(model.sizes) == 2:
         weight: Tensor = model.decoder[0].weight  # type: ignore[assignment]
-        weight.copy_((x - x.mean(0)).T @ model.encode(x).relu())  # (D, L)
+        weight.copy_((x - x.mean(0)).T @ encode_exactly(model, x).relu())  # (D, L)
         model.normalise_()
     return model
+
+
+@torch.no_grad()
+def encode_exactly(model: SparseAutoencoder, x: Tensor) -> Tensor:
+    """`model.encode` in the precision of its weights, inside a block of autocast as well."""
+    with torch.autocast(x.device.type, enabled=False):
+        return model.encode(x.to(model.code.weight.dtype))
 
 
 def start_at_frequency_(
@@ -50,13 +66,14 @@ def start_at_frequency_(
     x: Tensor,
     *,
     rho: float | Tensor,
-    skewed: bool = True,
-    tolerance: float = 0.05,
+    skewed: bool | None = None,
+    tolerance: float | None = None,
 ) -> Sequence[SparseAutoencoder]:
     """`skewed_units_` and `initialise_for_frequency_` on the code of each model.
 
-    skewed=False leaves the units' directions as they are, as a code must that has more units than
-    its inputs have directions.
+    skewed=None leaves the units' directions as they are where the inputs of the code vary in fewer
+    directions than it has units, or are so many that finding them would take minutes; True insists,
+    and False leaves them in any case.
 
     Example:
         >>> [model] = start_at_frequency_([SparseAutoencoder(seed=0)], torch.rand(100, 20), rho=0.2)
@@ -67,8 +84,11 @@ def start_at_frequency_(
         check_like("x", x, model)
     for model in models:
         _centre_(model, x)
-        if skewed:
-            skewed_units_(model.code, model.code_inputs(x))
+        if skewed is not False:
+            with torch.autocast(x.device.type, enabled=False):
+                inputs = model.code_inputs(x.to(model.code.weight.dtype))
+            if skewed or can_be_skewed(inputs, model.code.out_features):
+                skewed_units_(model.code, inputs)
         initialise_for_frequency_(model, x, rho=rho, tolerance=tolerance)
     return models
 

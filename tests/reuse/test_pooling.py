@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saetools import (
+    backward_in_parts,
     bernoulli_kl,
     frequency_penalty,
     pool_rows,
@@ -50,11 +51,8 @@ def test_so_they_are_with_a_mask_that_may_be_broadcast(shape, seed, broadcast):
     sizes = [1 if one else size for size, one in zip(places, broadcast, strict=False)]
     mask = normal(sizes, seed + 1) > 0
     rows = by_a_loop(z, units_dim, mask)
-    if rows:
-        assert torch.equal(pool_rows(z, units_dim=units_dim, mask=mask), torch.stack(rows))
-    else:
-        with pytest.raises(ValueError, match="at least one row, got False everywhere"):
-            pool_rows(z, units_dim=units_dim, mask=mask)
+    expected = torch.stack(rows) if rows else z.new_empty(0, shape[units_dim])
+    assert torch.equal(pool_rows(z, units_dim=units_dim, mask=mask), expected)
 
 
 def penalty_and_slope(z, units_dim=-1, mask=None):
@@ -139,12 +137,29 @@ def test_the_dtype_is_kept_and_memory_order_does_not_matter(dtype):
         ({"mask": torch.ones(4).bool()}, ValueError, r"same size or 1: \(4, 5\), got \(4,\)"),
         ({"mask": torch.ones(5, 4).bool()}, ValueError, r"\(4, 5\), got \(5, 4\)"),
         ({"mask": torch.ones(4, 5, 3).bool()}, ValueError, r"\(4, 5\), got \(4, 5, 3\)"),
-        ({"mask": torch.zeros(4, 5).bool()}, ValueError, r"one row, got False everywhere"),
     ],
 )
 def test_bad_input_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         pool_rows(**({"pre_activations": torch.ones(4, 5, 3), "units_dim": -1} | arguments))
+
+
+def test_a_part_that_is_padding_alone_counts_for_nothing():
+    model, z = torch.nn.Linear(3, 3), normal((4, 6, 3)).float()
+    mask = torch.ones(4, 6).bool()
+    mask[2:] = False
+
+    def loss(part, batch_mean):
+        rows = pool_rows(model(part[0]), units_dim=-1, mask=part[1])
+        return frequency_penalty(rows, rho=0.2, batch_mean=batch_mean)
+
+    whole = frequency_penalty(model(z[:2]), rho=0.2)
+    parts = zip(z.split(2), mask.split(2), strict=True)
+    torch.testing.assert_close(backward_in_parts(model, parts, loss), whole.detach())
+    slope = torch.autograd.grad(whole, model.weight)[0]
+    torch.testing.assert_close(model.weight.grad, slope)
+    with pytest.raises(ValueError, match="pre_activations must not be empty"):
+        frequency_penalty(pool_rows(z, units_dim=-1, mask=mask & False), rho=0.2)
 
 
 def test_which_dim_holds_the_units_is_always_said():

@@ -16,6 +16,7 @@ from saetools import (
     posted_penalty,
     sparse_mixture,
     train,
+    train_ensemble,
 )
 
 X = torch.rand(100, 20, generator=torch.Generator().manual_seed(0))
@@ -389,3 +390,22 @@ def test_a_checkpoint_needs_the_rows_at_hand(tmp_path):
     with pytest.raises(ValueError, match="checkpoint needs x as a tensor"):
         train(SparseAutoencoder(seed=0), [X], steps=3, checkpoint=tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def in_one_model(model, **options):
+    return train(model, chicago_context().train, **options).error
+
+
+def in_an_ensemble(model, **options):
+    return train_ensemble([model], chicago_context().train, **options).error[:, 0]
+
+
+@pytest.mark.parametrize("training", [in_one_model, in_an_ensemble])
+def test_inside_a_block_of_autocast_it_learns_as_outside(training):
+    """Around all steps, autocast would keep what it made of the weights before the first."""
+    options = {"steps": 60, "lr": 0.01}
+    outside = training(SparseAutoencoder(seed=0), **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = training(SparseAutoencoder(seed=0), **options)
+    torch.testing.assert_close(inside, outside, rtol=0.1, atol=0)
+    assert outside[-1] < 0.5 * outside[0]

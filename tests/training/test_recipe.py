@@ -8,6 +8,7 @@ from saetools import (
     chicago_context,
     frequency_penalty,
     initialise_for_frequency_,
+    train,
     train_ensemble,
 )
 from saetools.initialise import skewed_units_
@@ -77,7 +78,7 @@ def test_a_start_is_at_rho_with_a_spread_of_1_and_changes_the_code_alone(rho, sk
 def test_a_code_wider_than_its_inputs_starts_in_its_own_directions():
     wide = members(sizes=(20, 32))
     with pytest.raises(ValueError, match=r"inputs must vary in at least as many .*, 32, got"):
-        start_at_frequency_(wide, X, rho=0.2)
+        start_at_frequency_(wide, X, rho=0.2, skewed=True)
     history = train_at_frequency(wide, X, rho=0.2, skewed=False, steps=4)
     assert history.error.shape == (4, 2)
     assert (misses(wide, 0.2) <= 1).all()
@@ -203,6 +204,7 @@ def test_parameters_learn_again_afterwards_also_if_training_was_stopped():
     assert flags() == [wanted] * 2
 
 
+@pytest.mark.filterwarnings("ignore:rho = 0.05 of 64 rows")
 @pytest.mark.parametrize("rho", RHOS, ids=["one rho", "one a unit"])
 def test_train_at_frequency_is_its_parts(rho):
     options = {"steps": 14, "batch_size": 64, "seeds": [3, 5], "lr": 5e-3, "weight": 0.4}
@@ -371,3 +373,51 @@ def test_an_error_in_the_middle_leaves_the_models_as_they_were():
     with pytest.raises(ValueError, match="the nearest share is"):  # of the second unit alone
         train_at_frequency(models, X[:5], rho=torch.tensor([0.4, 0.2, 0.2, 0.09]), steps=7)
     assert same(models, members())
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.2])
+def test_inside_a_block_of_autocast_units_are_at_rho_by_the_exact_weights(rho):
+    models, x = members(), X.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        start_at_frequency_(models, x, rho=rho)
+    assert misses(models, rho, x.float()).max() < 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learn_shift_hold(models, x, penalty(rho), rho=rho, steps=14)
+    assert misses(models, rho, x.float()).max() < 2
+
+
+def test_weights_in_half_precision_are_refused():
+    model = SparseAutoencoder(seed=0).bfloat16()
+    before = state(model)
+    with pytest.raises(ValueError, match=r"got torch.bfloat16: start and train it in float32"):
+        initialise_for_frequency_(model, X.bfloat16(), rho=0.2)
+    with pytest.raises(ValueError, match=r"got torch.bfloat16: start and train it in float32"):
+        train_at_frequency([model], X.bfloat16(), rho=0.2, steps=4, skewed=False)
+    assert not changed(before, state(model))
+
+
+def test_by_default_directions_are_skewed_where_there_are_enough_and_left_alone_elsewhere():
+    for sizes, skewed in (((20, 16, 4), True), ((20, 64), False)):
+        chosen, told = members(2, sizes), members(2, sizes)
+        start_at_frequency_(chosen, X, rho=0.2)
+        start_at_frequency_(told, X, rho=0.2, skewed=skewed)
+        assert same(chosen, told)
+    overcomplete = members(1, (20, 64))
+    train_at_frequency(overcomplete, X, rho=0.2, steps=4)
+    assert misses(overcomplete, 0.2).max() <= 1
+    with pytest.raises(ValueError, match=r"units, 64, got 20: .* \(skewed=False\)"):
+        train_at_frequency(members(1, (20, 64)), X, rho=0.2, steps=4, skewed=True)
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_the_last_batch_of_an_epoch_may_be_small_and_each_may_not(one):
+    def trained(batch_size):
+        model, options = SparseAutoencoder(seed=0), {"steps": 8, "batch_size": batch_size}
+        if one:
+            train(model, X, lambda output: penalty(0.05)(output), **options)
+        else:
+            train_ensemble([model], X, penalty(0.05), **options)
+
+    trained(112)  # 59 rows are left: 3 of them are to be on
+    with pytest.warns(UserWarning, match="rho = 0.05 of 96 rows is 4.8 row.* Give 100 rows"):
+        trained(96)

@@ -144,6 +144,7 @@ def test_each_mistake_about_triage_is_named(says, answer, capsys):
     assert says in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:pre_activations seem to be latents")
 @pytest.mark.parametrize(("says", "answer"), LOSS, ids=[says for says, _ in LOSS])
 def test_each_mistake_about_the_loss_is_named(says, answer, capsys):
     check_loss(answer)
