@@ -1,8 +1,7 @@
 """The series' recipe: units that fire as often as asked, from every seed."""
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -19,7 +18,8 @@ from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import Output, SparseAutoencoder
-from saetools.training.start import encode_exactly, start_at_frequency_
+from saetools.training.rows import warn_if_worthless
+from saetools.training.start import encode_exactly, restored, start_at_frequency_
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -73,7 +73,7 @@ def train_at_frequency(
     def penalty(output: Output) -> Tensor:
         return frequency_penalty(output.pre_activations, rho=rho, dim=-2)
 
-    with _restored(models):
+    with restored(models):
         start_at_frequency_(models, x, rho=rho, skewed=skewed, tolerance=tolerance)
         return learn_shift_hold(models, x, penalty, rho=rho, tolerance=tolerance, **options)
 
@@ -106,7 +106,7 @@ def learn_shift_hold(
     rate = partial(LinearLR, total_iters=holding)  # constant after that
     rising = partial(rate, start_factor=1.0 / holding, end_factor=1.0)
     falling = partial(rate, start_factor=1.0, end_factor=0.0)
-    with _restored(models):
+    with restored(models):
         given["checkpoint"] = _of_phase("learn", checkpoint)
         learned = train_ensemble(models, x, penalty, steps=learning, scheduler=rising, **given)
         for model in models:
@@ -115,6 +115,8 @@ def learn_shift_hold(
         for model in models:
             model.encoder.requires_grad_(False)
         held = train_ensemble(models, x, steps=holding, scheduler=falling, **given)
+    if given.get("value_range", ()) is not None:  # as train_ensemble says it by itself else
+        warn_if_worthless(held.error, x)
     return History(
         torch.cat([learned.error, held.error]),
         torch.cat([learned.penalty, held.penalty]),
@@ -145,20 +147,3 @@ def _of_phase(phase: str, checkpoint: Checkpoint | None) -> Checkpoint | None:
     path = Path(checkpoint.path)
     name = f"{path.stem}-{phase}{path.suffix}"
     return Checkpoint(path.with_name(name), checkpoint.identity | {"phase": phase})
-
-
-@contextmanager
-def _restored(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Give the models their weights back after an error, and in any case what they may learn."""
-    weights = [weight for model in models for weight in model.parameters()]
-    before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for weight, (old, _) in zip(weights, before, strict=True):
-                weight.copy_(old)
-        raise
-    finally:
-        for weight, (_, learns) in zip(weights, before, strict=True):
-            weight.requires_grad_(learns)
