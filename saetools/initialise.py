@@ -187,7 +187,7 @@ def skewed_units_(layer: nn.Linear, inputs: Tensor) -> nn.Linear:
     _check_rows("inputs", inputs, layer, "in_features", "what the layer is given")
     units = layer.out_features
     exact = inputs.to("cpu", torch.float64)  # which not every device has
-    if (varying := varying_directions(exact)) < units:
+    if (varying := varying_directions(inputs)) < units:
         got = f"got {varying}: give more rows, or leave the units as they are (skewed=False)"
         needed = f"at least as many directions as the layer has units, {units}"
         raise ValueError(f"inputs must vary in {needed}, {got}")
@@ -227,9 +227,10 @@ def _per_step(rows: int, units: int) -> float:
 @torch.no_grad()
 def varying_directions(inputs: Tensor) -> int:
     """In how many directions the rows of inputs (B, D) vary: how many units can be skewed."""
-    exact = inputs.double()
+    exact = inputs.to("cpu", torch.float64)
     sizes = torch.linalg.svdvals(exact - exact.mean(0))
-    least = max(1e-6 * float(sizes[0]), 1e-9 * float(exact.norm()))  # rows are float32 as a rule
+    rounding = max(torch.finfo(inputs.dtype).eps, 1e-9) * float(exact.norm())
+    least = max(1e-6 * float(sizes[0]), rounding)  # rows are float32 as a rule
     return int((sizes > least).sum())
 
 

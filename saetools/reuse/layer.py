@@ -20,8 +20,9 @@ from saetools.training.checkpoints import Checkpoint, FilePath, History, checked
 from saetools.training.identity import identity
 from saetools.training.loop import Weight, check_loop, train
 from saetools.training.multipliers import FrequencyMultipliers
-from saetools.training.recipe import in_phases, restored
+from saetools.training.recipe import in_phases
 from saetools.training.rows import one_pass
+from saetools.training.start import restored
 
 _MOST_VALUES = 2**25  # rows times units, which are sorted at once
 _OPTIONS = ["steps", "weight", "batch_size", "lr", "seed", "observe", "observe_every", "progress"]

@@ -14,7 +14,7 @@ from saetools.training import loop
 from saetools.training.checkpoints import Checkpoint, FilePath, History
 from saetools.training.models import SparseAutoencoder
 from saetools.training.progress import Bar
-from saetools.training.rows import check_training_rows, rows_of_batches
+from saetools.training.rows import check_training_rows, rows_of_batches, warn_if_worthless
 from saetools.training.stacking import check_alike, stack, unstack
 
 _Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
@@ -98,6 +98,8 @@ def train_ensemble(
     unstack(ensemble, models)
     history = keeper.history()
     _warn_of_failures(history, models)
+    if value_range is None:
+        warn_if_worthless(history.error, x)
     return history
 
 

@@ -15,7 +15,7 @@ from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
 from saetools.training.identity import identity
 from saetools.training.models import Output
 from saetools.training.progress import Bar
-from saetools.training.rows import batches, check_training_rows, streamed
+from saetools.training.rows import batches, check_training_rows, streamed, warn_if_worthless
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Any]]
 Penalty = Callable[[Any], Tensor]
@@ -67,7 +67,8 @@ def train(
         scheduler: makes a torch scheduler from the optimizer, stepped after each batch, for
             instance `lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=steps)`.
         seed: decides the order of the rows; the global random state is not used.
-        value_range: what x must lie in; None for data without bounds.
+        value_range: what x must lie in; None for data without bounds, for which a warning follows
+            where after 100 steps or more the mean row would do as well.
         stop_if_not_finite: raise a FloatingPointError, which names the step and the term, at the
             first loss, or gradient behind a finite loss, that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
@@ -121,7 +122,10 @@ def train(
         keeper.penalties.append(cost.detach()[None])
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
-    return keeper.history()
+    history = keeper.history()
+    if value_range is None:
+        warn_if_worthless(history.error, x if isinstance(x, Tensor) else batch)
+    return history
 
 
 _NOT_FINITE_GRADIENT = (

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -21,7 +20,7 @@ from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import SparseAutoencoder
 from saetools.training.progress import Bar, Miss
-from saetools.training.start import encode_exactly, start_at_frequency_
+from saetools.training.start import encode_exactly, restored, start_at_frequency_
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -122,6 +121,8 @@ def learn_shift_hold(
 
     with restored(members):
         history = in_phases(partial(train_ensemble, members, x), penalty, shift, miss, options)
+    if options.get("value_range", ()) is not None:  # as train_ensemble says it by itself else
+        warn_if_worthless(history.error, x)
     if members is models:
         return history
     return history._replace(error=history.error[:, 0], penalty=history.penalty[:, 0])
@@ -190,23 +191,3 @@ def _of_phase(phase: str, checkpoint: Checkpoint | None) -> Checkpoint | None:
     path = Path(checkpoint.path)
     name = f"{path.stem}-{phase}{path.suffix}"
     return Checkpoint(path.with_name(name), checkpoint.identity | {"phase": phase})
-
-
-@contextmanager
-def restored(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Give models their weights back after an error, and in any case modes and what may learn."""
-    modes = [(part, part.training) for model in models for part in model.modules()]
-    weights = [w for model in models for w in (*model.parameters(), *model.buffers())]
-    before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for weight, (old, _) in zip(weights, before, strict=True):
-                weight.copy_(old)
-        raise
-    finally:
-        for weight, (_, learns) in zip(weights, before, strict=True):
-            weight.requires_grad_(learns)
-        for part, training in modes:
-            part.training = training

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -100,6 +101,26 @@ def check_training_rows(
     if least < low or most > high:
         raise ValueError(
             f"x must lie in [{low:g}, {high:g}], got values from {least:.9g} to {most:.9g}: "
-            "scale it, or pass value_range=None for data without bounds"
+            "scale it, or pass value_range=None for data without bounds, and let the model have an "
+            "output without any: SparseAutoencoder(..., output=torch.nn.Identity())"
         )
     return x
+
+
+def warn_if_worthless(error: Tensor, x: Tensor, *, stacklevel: int = 3) -> None:
+    """Warn where the mean row of x would do as well, by the late errors (steps,) or (steps, N).
+
+    Nothing is said of fewer than 100 steps. The variance of x is that of 4096 of its rows.
+    """
+    if len(error) < 100:
+        return
+    variance = x[:: math.ceil(len(x) / 4096)].double().var(0, correction=0).mean().item()
+    if (worst := error[-50:].double().mean(0).max().item()) >= variance > 0:
+        warnings.warn(
+            f"the error of the last 50 steps, {worst:.3g}, is no less than the variance of x, "
+            f"{variance:.3g} (FVU >= 1): the mean of x reconstructs it as well. Scale x; let the "
+            "model's output be torch.nn.Identity() for data without bounds; start with "
+            "start_at_frequency_; or take a smaller weight, or more steps",
+            UserWarning,
+            stacklevel=stacklevel,
+        )

@@ -1,9 +1,10 @@
 """Where a model starts: each unit of its code at the asked frequency, from data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saetools.data.checks import check_finite, check_like, check_rho, check_rows
 from saetools.initialise import (
@@ -23,11 +24,12 @@ def initialise_for_frequency_(
 ) -> SparseAutoencoder:
     """Make each unit of the code active on a share rho of the rows of x, with a spread of 1.
 
-    `unit_spread_` and `target_frequency_` on the code's layer, which alone changes; but a centred
-    model's last bias goes to the mean of the rows first, and with a unit-norm decoder and no other
-    hidden layer a unit's direction is the mean of the rows, weighted by how far they switch it on.
-    Such a code fits rows whose columns have a spread of about 1. x holds many training rows (B, D),
-    on the model's device.
+    `unit_spread_` and `target_frequency_` on the code's layer, which alone changes, but for an
+    output without bounds: there the decoder's last bias becomes the mean of x, and the first layer
+    of an encoder that has several sees centred rows. With a unit-norm decoder and no other hidden
+    layer a unit's direction is the mean of the rows, weighted by how far they switch it on; such a
+    code fits rows whose columns have a spread of about 1. x holds many training rows (B, D), on the
+    model's device.
 
     Example:
         >>> from saetools import activation_frequency
@@ -42,7 +44,7 @@ def initialise_for_frequency_(
     if (dtype := model.code.weight.dtype).itemsize < 4:
         advice = "start and train it in float32, under torch.autocast to compute in half precision"
         raise ValueError(f"model must have weights that hold a threshold, got {dtype}: {advice}")
-    _centre_(model, x)
+    _centre(model, x)
     pre_activations = encode_exactly(model, x)
     spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
     target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
@@ -52,6 +54,21 @@ def initialise_for_frequency_(
         weight.copy_((x - x.mean(0)).T @ encode_exactly(model, x).relu())  # (D, L)
         model.normalise_()
     return model
+
+
+@torch.no_grad()
+def _centre(model: SparseAutoencoder, x: Tensor) -> None:
+    """Where the output has no bounds, let the model begin at the mean of x, wherever that is."""
+    mean = x.to(model.code.weight).mean(0)
+    probe = mean.new_tensor([-2.0, 2.0])
+    if not torch.equal(model.output(probe), probe):
+        return
+    first, last = model.encoder[0], model.decoder[-1]
+    if isinstance(last, nn.Linear):
+        last.bias.copy_(mean)
+    hidden = first is not model.code  # the code's bias is the frequency's
+    if isinstance(first, nn.Linear) and hidden and not model.centred:
+        first.bias.copy_(-(first.weight * mean).sum(1))  # no product that autocast would round
 
 
 @torch.no_grad()
@@ -83,8 +100,8 @@ def start_at_frequency_(
     for model in models:  # before the first one changes
         check_like("x", x, model)
     for model in models:
-        _centre_(model, x)
         if skewed is not False:
+            _centre(model, x)
             with torch.autocast(x.device.type, enabled=False):
                 inputs = model.code_inputs(x.to(model.code.weight.dtype))
             if skewed or can_be_skewed(inputs, model.code.out_features):
@@ -93,7 +110,21 @@ def start_at_frequency_(
     return models
 
 
-@torch.no_grad()
-def _centre_(model: SparseAutoencoder, x: Tensor) -> None:
-    if model.centred:
-        model.decoder[-1].bias.copy_(x.mean(0))  # type: ignore[operator]
+@contextmanager
+def restored(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Give models their weights back after an error, and in any case modes and what may learn."""
+    modes = [(part, part.training) for model in models for part in model.modules()]
+    weights = [w for model in models for w in (*model.parameters(), *model.buffers())]
+    before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for weight, (old, _) in zip(weights, before, strict=True):
+                weight.copy_(old)
+        raise
+    finally:
+        for weight, (_, learns) in zip(weights, before, strict=True):
+            weight.requires_grad_(learns)
+        for part, training in modes:
+            part.training = training

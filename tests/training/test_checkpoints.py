@@ -344,7 +344,7 @@ def at_frequency(path, rho=0.2, seed=0, **options):
     [
         ({"rho": 0.4}, "with rho = 0.2, got 0.4"),
         ({"seed": 1}, r"with models = \[SparseAutoencoder \w{16}\], got"),
-        ({"skewed": False}, "with skewed = True, got False"),
+        ({"skewed": False}, "with skewed = None, got False"),
         ({"tolerance": 0.04}, "with tolerance = None, got 0.04"),
         ({"seeds": [3]}, r"with seeds = None, got \[3\]"),
         ({"weight": 0.3}, "with weight = 0.2, got 0.3"),

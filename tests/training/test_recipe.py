@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saetools import (
     SparseAutoencoder,
     batches,
     chicago_context,
+    evaluate,
     frequency_penalty,
     initialise_for_frequency_,
     train,
@@ -421,3 +423,76 @@ def test_the_last_batch_of_an_epoch_may_be_small_and_each_may_not(one):
     trained(112)  # 59 rows are left: 3 of them are to be on
     with pytest.warns(UserWarning, match="rho = 0.05 of 96 rows is 4.8 row.* Give 100 rows"):
         trained(96)
+
+
+def with_large_means(mean=1000.0):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 3, generator=generator) @ torch.randn(3, 8, generator=generator)
+    return x + torch.tensor([mean] + [0.0] * 7)
+
+
+@pytest.mark.parametrize("sizes", [(8, 4), (8, 32, 4)])
+@pytest.mark.parametrize("skewed", [None, False])
+def test_a_feature_with_a_large_mean_is_no_harm_without_bounds_on_the_output(sizes, skewed):
+    """From where a decoder is made, its bias would have 1000 to go, at 0.0015 a step."""
+    x, model = with_large_means(), SparseAutoencoder(sizes, nn.Identity(), seed=0)
+    train_at_frequency([model], x, rho=0.2, skewed=skewed, steps=700, value_range=None)
+    assert evaluate(model, x).fvu < 0.8
+    assert misses([model], 0.2, x).max() < 2
+    if len(sizes) == 3:  # units of the first layer are on for some rows and off for others
+        fresh = initialise_for_frequency_(
+            SparseAutoencoder(sizes, nn.Identity(), seed=1), x, rho=0.2
+        )
+        share = (fresh.encoder[0](x) > 0).float().mean(0)
+        assert ((share > 0.2) & (share < 0.8)).all()
+
+
+def test_where_the_output_is_bounded_only_the_code_changes_and_an_error_gives_all_back():
+    for output in (torch.sigmoid, torch.relu):
+        model = SparseAutoencoder((8, 16, 4), output, seed=0)
+        before = state(model)
+        initialise_for_frequency_(model, with_large_means(), rho=0.2)
+        assert changed(before, state(model)) == {"encoder.1.weight", "encoder.1.bias"}
+    model = SparseAutoencoder((8, 16, 4), nn.Identity(), seed=0)
+    before = state(model)
+    with pytest.raises(ValueError, match="Give more rows"):
+        initialise_for_frequency_(model, with_large_means()[:3], rho=0.2)
+    assert not changed(before, state(model))
+
+
+WORTHLESS = (
+    r"no less than the variance of x, .* \(FVU >= 1\).* torch.nn.Identity\(\) for data without"
+)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        train,
+        lambda model, x, **options: train(model, x.split(100), **options),
+        lambda model, x, **options: train_ensemble(
+            [SparseAutoencoder((8, 4), seed=1), model], x, **options
+        ),
+        lambda model, x, **options: train_at_frequency([model], x, rho=0.2, **options),
+    ],
+    ids=["one", "batches", "many", "recipe"],
+)
+def test_a_reconstruction_no_better_than_the_mean_is_a_warning(training):
+    """A sigmoid cannot follow data without bounds, whatever the frequencies are."""
+    model, x = SparseAutoencoder((8, 4), seed=0), with_large_means(10.0)
+    with pytest.warns(UserWarning, match=WORTHLESS):
+        training(model, x, steps=140, value_range=None)
+
+
+def test_a_killed_code_is_a_warning_after_the_recipe_on_bounded_rows_too():
+    model, x = SparseAutoencoder((20, 4), seed=0), X[:, :1].expand(-1, 20) * 0 + 0.5
+    x = x + 0.01 * X  # far less spread than a sigmoid learns to follow in so few steps
+    with pytest.warns(UserWarning, match=WORTHLESS):
+        train_at_frequency([model], x, rho=0.2, steps=400, weight=1000.0, lr=1e-6)
+
+
+def test_what_learns_or_has_hardly_begun_is_no_warning():
+    x = with_large_means(0.0)
+    model = start_at_frequency_([SparseAutoencoder((8, 4), nn.Identity(), seed=0)], x, rho=0.2)[0]
+    train(model, x, steps=300, value_range=None)
+    train(SparseAutoencoder((8, 4), seed=0), x, steps=99, value_range=None)
