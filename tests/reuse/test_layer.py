@@ -323,7 +323,7 @@ def test_the_checkpoint_of_another_call_is_refused(tmp_path, change, message):
         ({"loss": lambda model, batch: model(batch)}, TypeError, "loss must return a scalar"),
         ({"loss": lambda model, batch: 0.0}, RuntimeError, "'encoder' did not run"),
     ],
-    ids=str,
+    ids=lambda each: "" if isinstance(each, dict) else str(each),
 )
 def test_what_is_wrong_is_said_and_the_model_left_alone(change, error, message):
     given = {"model": made("tied"), "x": X, "layer": "encoder", "rho": RHO, "steps": 7} | change
