@@ -125,6 +125,8 @@ class FrequencyThreshold(PerLatent):
         """
         if self._in_parts:
             raise RuntimeError("whole_batch must not stand within itself")
+        if self.theta.isinf().any():  # and would let everything pass until the end
+            raise RuntimeError("whole_batch needs thresholds: call start before it")
         self.sums.zero_()
         self._in_parts = True
         try:
@@ -141,7 +143,8 @@ class FrequencyThreshold(PerLatent):
         Half-way between the two values that it separates. Call it before training, with many rows,
         and again after it, to be exact. Rows must be at least 1 / rho, finite, and are better 50 /
         rho. A RuntimeWarning says where ties or constant latents keep a latent away from rho.
-        Under a band it sets the one threshold, and leaves the offsets.
+        Under a band it sets the one threshold, and leaves the offsets. Several processes must be
+        given the same rows.
         """
         rows = self._checked(pre_activations)
         self.spread.copy_(rows.std(-2))
@@ -232,7 +235,8 @@ class FrequencyThreshold(PerLatent):
         first = first.lerp(first.mean(-1, keepdim=True), self.free)
         spread = torch.where(unset, spread, self.spread.lerp(spread, _SPREAD_RATE))
         frequency = self.frequency.lerp(share, _FREQUENCY_RATE)
-        step, saw = self.rate * spread, any_rows > 0  # or padding alone would lower them all
+        # Padding alone would lower all, and one overflow would spoil a threshold for good.
+        step, saw = self.rate * spread, (any_rows > 0) & square.isfinite()
         move = step * (share / self.rho - 1).clamp(max=_MOST_MISS)
         if self.band is not None:
             known = frequency, self.offset, step, self.rho, self.band

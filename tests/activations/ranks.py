@@ -17,9 +17,9 @@ def batches():
 def model(batch_mean=None):
     rho = torch.tensor([0.1, 0.2, 0.3, 0.4])
     threshold = FrequencyThreshold(4, rho, batch_mean=batch_mean)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return SparseAutoencoder((20, 4), seed=0, activation=threshold)
+    found = SparseAutoencoder((20, 4), seed=0, activation=threshold)
+    threshold.start(found.encode(batches()[0]))
+    return found
 
 
 def loss(wrapped):

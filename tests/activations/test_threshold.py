@@ -37,6 +37,18 @@ def test_nan_and_infinity_stay_to_be_seen():
     assert threshold(z[None])[0, 1] == torch.inf
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_value_that_is_not_finite_does_not_spoil_a_threshold(bad):
+    threshold, z = started(), rows(50)
+    before = threshold.theta.clone()
+    z[3, 1] = bad
+    threshold(z)
+    assert threshold.theta.isfinite().all()
+    assert threshold.theta[1] == before[1]
+    assert (threshold.theta != before).sum() == 4
+    assert threshold.spread.isfinite().all()
+
+
 def test_a_batch_moves_each_threshold_by_rate_times_spread_times_relative_miss():
     threshold = started(rho=torch.tensor([0.02, 0.05, 0.1, 0.2, 0.5]), rate=0.3)
     z = rows(60, shift=-0.5, seed=1)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from ranks import SHARDS, batches, model, process, trained
+from ranks import SHARDS, model, process, trained
 from torch.utils.checkpoint import checkpoint
 
 from saetools import BatchTopK, FrequencyThreshold, GroupBiasAdaptation, over_ranks
@@ -58,6 +58,9 @@ def test_nothing_moves_after_an_error_nor_twice():
     assert_alike(threshold.state_dict(), before, 0)
     with pytest.raises(RuntimeError, match="must not stand within"):
         nested()
+    fresh = FrequencyThreshold(5, 0.1)
+    with pytest.raises(RuntimeError, match="needs thresholds: call start"), fresh.whole_batch():
+        pass
     with threshold.whole_batch():
         threshold(Z)
     whole = started()
@@ -70,15 +73,11 @@ def test_nothing_moves_after_an_error_nor_twice():
 
 def test_backward_in_parts_within_whole_batch():
     one, other = model(), model()
-    # The first batch sets the thresholds at its end, so that it is passed whole here.
-    for each in (one, other):
-        each.activation.start(each.encode(batches()[0]))
     cut = trained(one, one, lambda batch: batch.split([17, 3, 21]), whole_batch=True)
     # In one part theta moves first and is then applied, so it is compared within the block, too.
     whole = trained(other, other, lambda batch: [batch], whole_batch=True)
     assert_alike(cut, whole)
     naive = model()
-    naive.activation.start(naive.encode(batches()[0]))
     apart = trained(naive, naive, lambda batch: batch.split([17, 3, 21]))
     assert (apart["activation.theta"] - whole["activation.theta"]).abs().max() > 1e-3
 
