@@ -20,6 +20,7 @@ from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import SparseAutoencoder
 from saetools.training.progress import Bar, Miss
+from saetools.training.rows import warn_if_worthless
 from saetools.training.start import encode_exactly, restored, start_at_frequency_
 
 
