@@ -35,7 +35,7 @@ from saetools.metrics import (
     fvu,
     l0,
 )
-from saetools.penalties import bernoulli_kl, frequency_penalty
+from saetools.penalties import bernoulli_kl, frequency_penalty, penalty_weight
 
 # Other people's models and loops.
 from saetools.reuse.accumulation import backward_in_parts
@@ -68,9 +68,9 @@ __all__ = [
     "TopK", "WinnerTakeAll", "activation_frequency", "backward_in_parts", "batches", "bernoulli_kl",
     "bernoulli_kl_with_logits", "chicago_context", "dead_latents", "dense_latents", "evaluate",
     "fit_law", "frequency_law", "frequency_penalty", "fvu", "gaussian_step",
-    "initialise_for_frequency_", "l0", "learn_shift_hold", "load", "over_ranks", "pool_rows",
-    "posted_penalty", "rectangle_step", "save", "skewed_units_", "smooth", "soft_frequency",
-    "soft_frequency_logits", "sparse_mixture", "start_at_frequency_", "step_frequency",
-    "straight_through_frequency", "tanh_step", "target_frequency_", "train", "train_at_frequency",
-    "train_ensemble", "train_layer_at_frequency", "unit_spread_",
+    "initialise_for_frequency_", "l0", "learn_shift_hold", "load", "over_ranks", "penalty_weight",
+    "pool_rows", "posted_penalty", "rectangle_step", "save", "skewed_units_", "smooth",
+    "soft_frequency", "soft_frequency_logits", "sparse_mixture", "start_at_frequency_",
+    "step_frequency", "straight_through_frequency", "tanh_step", "target_frequency_", "train",
+    "train_at_frequency", "train_ensemble", "train_layer_at_frequency", "unit_spread_",
 ]

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from saetools.data.checks import (
+    check_count,
+    check_finite,
     check_number,
     check_positive,
     check_rho,
+    check_rows,
     check_tensor,
     warn_of_few_rows,
     warn_of_latents,
@@ -37,7 +40,9 @@ def frequency_penalty(
         pre_activations: what the code's layer returns, before the ReLU, units last, (..., L).
         rho: the share of the rows on which a unit is to be active, in (0, 1); a tensor is broadcast
             against the units, for instance (L,) for one per unit.
-        weight: factor of each unit's divergence; a tensor is broadcast as rho is.
+        weight: factor of each unit's divergence; a tensor is broadcast as rho is. The more units
+            there are, the less each adds to the error, a mean over features: `penalty_weight` is
+            the rule.
         temperature: > 0, of the sigmoid whose slope is the count's; 0.3 suits a spread of 1.
         eps: in (0, 0.5); bounds the pull on a unit that is never or always on. By default the
             `unbiased_eps` of the batch's rows; of this part's, where batch_mean tells no `rows`.
@@ -88,6 +93,25 @@ def frequency_penalty(
         penalty: Tensor = _OneNode.apply(z, settings)  # type: ignore[no-untyped-call]
         return penalty
     return _composed(z, settings, batch_mean)
+
+
+def penalty_weight(x: Tensor, *, rho: float | Tensor, units: int) -> float:
+    """The weight that suits the error's mean over the features of x (B, D), for so many units.
+
+    3 x.var(0).mean() / (rho units), for a model that begins at rho: a unit accounts for about the
+    variance over the asked number of active units, rho units, and the error pulls it as hard. With
+    a third of it units end some 10 % above rho, with more than it nearer, and reconstruction pays.
+    A rho of shape (L,) counts as its sum. Measured with 4 to 1,024 units (tests/test_rare_units).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0]])  # each feature has a variance of 1
+        >>> [round(penalty_weight(x, rho=0.05, units=units), 2) for units in (4, 64, 4096)]
+        [15.0, 0.94, 0.01]
+    """
+    check_finite("x", check_rows("x", x, least=2))
+    active = check_rho(rho, like=in_single(x), shape=(check_count("units", units),))
+    variance = in_single(x).var(0, correction=0).mean().item()
+    return 3 * variance / active.expand(units).sum().item()
 
 
 def unbiased_eps(rho: float | Tensor, rows: float | Tensor) -> float | Tensor:

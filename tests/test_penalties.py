@@ -17,6 +17,7 @@ from saetools import (
     activation_frequency,
     bernoulli_kl,
     frequency_penalty,
+    penalty_weight,
     pool_rows,
     smooth,
     straight_through_frequency,
@@ -843,3 +844,23 @@ def test_at_a_rho_below_a_fixed_eps_a_dead_unit_is_pushed_down_and_with_the_defa
     assert (slope > 0).all()
     _, slope = value_and_gradient(frequency_penalty, dead, rho=5e-4)
     assert (slope < 0).all()
+
+
+def test_the_weight_for_so_many_units_is_the_variance_over_those_that_are_to_be_active():
+    x = torch.randn(1000, 5, generator=torch.Generator().manual_seed(0)) * 3
+    variance = x.double().var(0, correction=0).mean().item()
+    weight = penalty_weight(x, rho=0.2, units=10)
+    assert weight == pytest.approx(3 * variance / 2)
+    assert penalty_weight(10 * x, rho=0.2, units=10) == pytest.approx(100 * weight)  # as the error
+    assert penalty_weight(x, rho=0.2, units=1000) == pytest.approx(weight / 100)
+    assert penalty_weight(x, rho=torch.tensor([0.5, 0.1, 0.4]), units=3) == pytest.approx(
+        3 * variance
+    )
+    assert penalty_weight(x.half(), rho=0.2, units=10) == pytest.approx(weight, rel=1e-3)
+    for bad, error in (
+        ({"units": 0}, ValueError),
+        ({"rho": 2}, ValueError),
+        ({"x": [1.0]}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(bad))):
+            penalty_weight(**({"x": x, "rho": 0.2, "units": 10} | bad))

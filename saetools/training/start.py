@@ -44,15 +44,16 @@ def initialise_for_frequency_(
     if (dtype := model.code.weight.dtype).itemsize < 4:
         advice = "start and train it in float32, under torch.autocast to compute in half precision"
         raise ValueError(f"model must have weights that hold a threshold, got {dtype}: {advice}")
-    _centre(model, x)
-    pre_activations = encode_exactly(model, x)
-    spread = spread_of(pre_activations)  # before anything is changed; a shift leaves it as it is
-    target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
-    scale_rows(model.code, spread)
-    if model.unit_norm_decoder and len(model.sizes) == 2:
-        weight: Tensor = model.decoder[0].weight  # type: ignore[assignment]
-        weight.copy_((x - x.mean(0)).T @ encode_exactly(model, x).relu())  # (D, L)
-        model.normalise_()
+    with restored([model]):
+        _centre(model, x)
+        pre_activations = encode_exactly(model, x)
+        spread = spread_of(pre_activations)  # which a shift leaves as it is
+        target_frequency_(model.code.bias, pre_activations, rho, tolerance=tolerance)
+        scale_rows(model.code, spread)
+        if model.unit_norm_decoder and len(model.sizes) == 2:
+            weight: Tensor = model.decoder[0].weight  # type: ignore[assignment]
+            weight.copy_((x - x.mean(0)).T @ encode_exactly(model, x).relu())  # (D, L)
+            model.normalise_()
     return model
 
 
