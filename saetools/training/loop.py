@@ -123,7 +123,7 @@ def train(
     if stop_if_not_finite and not weights_are_finite(model):
         raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
     history = keeper.history()
-    if value_range is None:
+    if value_range is None and loss is squared_error:
         warn_if_worthless(history.error, x if isinstance(x, Tensor) else batch)
     return history
 

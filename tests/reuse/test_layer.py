@@ -349,7 +349,7 @@ def test_the_bar_shows_the_worst_unit(capsys):
         made("tied"), X, layer="encoder", rho=RHO, steps=14, progress=True
     )
     shown = capsys.readouterr().err
-    assert shown.count("0/14") == shown.count("\n") == 1
+    assert shown.count(" 0/14") == shown.count("\n") == 1
     assert f"error {history.error[-1]:.3g}, worst unit 0.0" in shown.rpartition("\r")[2]
 
 
