@@ -115,7 +115,8 @@ class FrequencyThreshold(PerLatent):
         """Within this block all that comes is one batch: thresholds move once, at its end.
 
         For gradient accumulation, around the forward and backward passes of all parts, be it with
-        `backward_in_parts` or without. After an error nothing moves.
+        `backward_in_parts` or without; DistributedDataParallel needs its no_sync around all parts
+        but the last, as it copies buffers otherwise. After an error nothing moves.
 
         Example:
             >>> threshold = FrequencyThreshold(3, rho=0.1).start(torch.randn(1000, 3))
