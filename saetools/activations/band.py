@@ -1,5 +1,7 @@
 """One threshold for all latents, and an offset for each that fires too rarely or too often."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,9 @@ Band = tuple[float, float]
 
 
 def check_band(band: object) -> Band:
-    """The divisor of the mean below and the factor above it, each at least 1."""
+    """The divisor of the mean below and the factor above it, each at least 1; one is the first."""
     if not isinstance(band, tuple):
-        band = (band, band)
+        return check_number("band", band, minimum=1), math.inf
     if len(band) != 2:
         raise ValueError(f"band must be a number or two of them, below and above, got {band}")
     below, above = (check_number("band", each, minimum=1) for each in band)

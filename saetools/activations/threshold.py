@@ -37,10 +37,10 @@ class FrequencyThreshold(PerLatent):
         latents: L.
         rho: the share of rows on which a latent is to be active, in (0, 1); a tensor (L,) for one
             each, such as a `frequency_law`; (N, L) for an ensemble (N, B, L).
-        band: at least 1; two of them for below and above. All latents then have one threshold,
-            which keeps the mean of rho; a latent whose running frequency leaves [mean / band, band
-            * mean] gets an offset from it, which leaks away when it is back. `adopt` ends this: it
-            prescribes the frequencies found.
+        band: at least 1, such as 5. All latents then have one threshold, which keeps the mean of
+            rho; one whose running frequency leaves [mean / band, 1/2] gets an offset from it, which
+            leaks away when it is back. (below, above) is [mean / below, above * mean]. `adopt` ends
+            this: it prescribes the frequencies found, best late in training.
         rate: > 0, of each batch's move, in spreads.
         batch_mean: makes a whole batch's mean from a process's own and its rows: `over_ranks`.
 
@@ -69,7 +69,7 @@ class FrequencyThreshold(PerLatent):
         rho: float | Tensor,
         *,
         band: float | Band | None = None,
-        rate: float = 0.05,
+        rate: float = 0.02,
         batch_mean: BatchMean | None = None,
     ) -> None:
         super().__init__()
@@ -115,7 +115,8 @@ class FrequencyThreshold(PerLatent):
         """Within this block all that comes is one batch: thresholds move once, at its end.
 
         For gradient accumulation, around the forward and backward passes of all parts, be it with
-        `backward_in_parts` or without. After an error nothing moves.
+        `backward_in_parts` or without; DistributedDataParallel needs its no_sync around all parts
+        but the last, as it copies buffers otherwise. After an error nothing moves.
 
         Example:
             >>> threshold = FrequencyThreshold(3, rho=0.1).start(torch.randn(1000, 3))
@@ -172,8 +173,8 @@ class FrequencyThreshold(PerLatent):
     ) -> "FrequencyThreshold":
         """Prescribe from now on the frequencies that the latents have on these rows, within a band.
 
-        They are read under the present thresholds, scaled to the mean of rho and kept within [mean
-        / band, band * mean], which leaves none dead and none dense; then `start` makes them exact.
+        They are read under the present thresholds, scaled to the mean of rho and kept within the
+        band, which leaves none dead; then `start` makes them exact.
         """
         if self.theta.isinf().any():
             raise RuntimeError("adopt needs thresholds: train first, or call start")

@@ -48,14 +48,14 @@ def process(rank, folder):
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     found = {}
-    for name, some in (("whole", 99), ("parts", 5)):
+    for name, some, copied in (("whole", 99, False), ("parts", 5, False), ("copied", 5, True)):
         own = model(over_ranks)
 
         def parts_of(batch, some=some):
             return batch.split(SHARDS)[rank].split(some)
 
-        # One buffer of thresholds a process: what they agree on is their own doing.
-        wrapped = DistributedDataParallel(own, broadcast_buffers=False)
+        # Without copies of the first process's buffers what they agree on is their own doing.
+        wrapped = DistributedDataParallel(own, broadcast_buffers=copied)
         found[name] = trained(own, wrapped, parts_of, whole_batch=True)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -11,7 +11,7 @@ Z = torch.randn(4000, 6, generator=torch.Generator().manual_seed(9)) * torch.ara
 
 
 def started(latents=6, rho=0.1, **options):
-    return FrequencyThreshold(latents, rho, **options).start(Z[:, :latents])
+    return FrequencyThreshold(latents, rho, **{"rate": 0.05, **options}).start(Z[:, :latents])
 
 
 def test_it_starts_at_one_threshold_for_all():
@@ -38,17 +38,19 @@ def test_without_a_start_the_first_batch_stands_in():
     assert 0.05 < threshold.eval()(Z).ne(0).float().mean() < 0.2
 
 
-@pytest.mark.parametrize(("band", "below", "above"), [(2.0, 0.05, 0.2), ((5.0, 3.0), 0.02, 0.3)])
+@pytest.mark.parametrize(
+    ("band", "below", "above"), [((2.0, 2.0), 0.05, 0.2), ((5.0, 3.0), 0.02, 0.3), (2.0, 0.05, 0.5)]
+)
 def test_a_latent_that_leaves_the_band_is_brought_back(band, below, above):
     threshold = started(4, 0.1, band=band, rate=0.2)
-    threshold.frequency.copy_(torch.tensor([0.06, 0.19, 0.45, 0.001]))
+    threshold.frequency.copy_(torch.tensor([0.06, 0.19, 0.7, 0.001]))
     before = threshold.theta.clone()
     z = torch.full((100, 4), -100.0)
     z[:10] = 100.0  # each on for a tenth of the rows: the mean is met
     threshold(z)
     moved = threshold.theta - before
     assert moved[:2].abs().max() < 1e-5
-    running = 0.97 * torch.tensor([0.45, 0.001]) + 0.03 * 0.1
+    running = 0.97 * torch.tensor([0.7, 0.001]) + 0.03 * 0.1
     up = (running[0] / above).log().clamp(max=1)
     down = (below / running[1]).log().clamp(max=1)
     step = 0.2 * threshold.spread[2:]
@@ -76,7 +78,7 @@ def test_all_thresholds_together_follow_the_mean():
 
 
 def test_none_is_dead_or_dense_and_the_mean_is_kept():
-    threshold = FrequencyThreshold(6, 0.05, band=(5.0, 2.0))
+    threshold = FrequencyThreshold(6, 0.05, band=(5.0, 2.0), rate=0.05)
     scales = torch.tensor([0.3, 0.3, 1.0, 1.0, 1.0, 10.0])  # far apart on one threshold
     generator = torch.Generator().manual_seed(1)
     for _ in range(2000):
@@ -103,7 +105,7 @@ def test_start_keeps_the_offsets_and_meets_the_mean():
 
 def test_adopt_prescribes_what_the_latents_do_within_the_band():
     z = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(2))
-    threshold = FrequencyThreshold(6, 0.1, band=4.0).start(z)
+    threshold = FrequencyThreshold(6, 0.1, band=(4.0, 4.0), rate=0.05).start(z)
     found = torch.tensor([0.001, 0.05, 0.1, 0.15, 0.2, 0.6])
     threshold.theta.copy_(torch.stack([a.quantile(1 - f) for a, f in zip(z.T, found, strict=True)]))
     threshold.adopt(z)

@@ -58,7 +58,7 @@ def test_an_ensemble_trains_each_as_if_alone(name):
 def test_members_may_ask_for_different_frequencies():
     members = models(lambda: None, 0)
     for seed, rho in enumerate((0.1, 0.3)):
-        activation = FrequencyThreshold(4, rho)
+        activation = FrequencyThreshold(4, rho, rate=0.05)
         members.append(SparseAutoencoder((20, 8, 4), seed=seed, activation=activation))
     train_ensemble(members, X, steps=600, batch_size=100)
     found = [evaluate(member, X).frequency.mean().item() for member in members]

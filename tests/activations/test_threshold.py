@@ -17,7 +17,9 @@ def rows(count, latents=5, *, scale=2.0, shift=-1.0, seed=0):
 
 
 def started(latents=5, rho=0.1, **options):
-    return FrequencyThreshold(latents, rho, **options).start(rows(4000, latents, seed=9))
+    return FrequencyThreshold(latents, rho, **{"rate": 0.05, **options}).start(
+        rows(4000, latents, seed=9)
+    )
 
 
 def test_passes_z_itself_above_theta_and_its_gradient():
@@ -64,7 +66,7 @@ def test_a_batch_moves_each_threshold_by_rate_times_spread_times_relative_miss()
 
 @pytest.mark.parametrize("rho", [0.3, 0.02])
 def test_thresholds_find_the_frequency_without_a_start(rho):
-    threshold = FrequencyThreshold(40, rho)
+    threshold = FrequencyThreshold(40, rho, rate=0.05)
     for step in range(300):
         threshold(rows(512, 40, scale=30.0, shift=-200.0, seed=step))
     threshold.eval()
@@ -189,7 +191,7 @@ def test_saved_loaded_copied_and_moved():
     threshold = started(rho=frequency_law(5, 0.1, floor=0.01), band=3.0)
     threshold(rows(64))
     threshold.adopt(rows(500))
-    fresh = FrequencyThreshold(5, 0.1, band=3.0)
+    fresh = FrequencyThreshold(5, 0.1, band=3.0, rate=0.05)
     fresh.load_state_dict(threshold.state_dict())
     twin = copy.deepcopy(threshold)
     for other in (fresh, twin):

@@ -86,7 +86,7 @@ def test_backward_in_parts_within_whole_batch():
 def test_two_processes_are_one(tmp_path):
     torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name in ("whole", "parts"):
+    for name in ("whole", "parts", "copied"):
         alone = model()
         expected = trained(alone, alone, lambda batch: batch.split(SHARDS), whole_batch=True)
         assert_alike(first[name], expected, 1e-5)
