@@ -21,14 +21,13 @@ import saetools
 import saetools.gradients
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTED = os.environ.get("EXECUTED")  # a folder of notebooks to show in place of the committed
 NAVIGATION = {  # what the sidebar shows, under the page that has it
     "README": (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8"),
     "benchmarks/README": "```{toctree}\n:hidden:\n:glob:\n\nresults/*\n```\n",
 }
 
 project, author, release = "saetools", "The saetools authors", saetools.__version__
-copyright = "MIT licence"
+copyright = "MIT licence"  # noqa: A001
 language = "en_GB"
 root_doc = "README"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -43,20 +42,21 @@ myst_heading_anchors = 4
 default_role = "py:obj"  # `name` in a docstring: code, and a link where there is something to see
 add_module_names = False
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_display_short_literal_types = True
-python_maximum_signature_line_length = 80
 
 html_theme = "sphinx_book_theme"
 html_title = "saetools"
-html_baseurl = ""
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system has it
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_domain_indices = False  # a list of modules tells a reader nothing
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -75,7 +75,8 @@ def change_source(app: Sphinx, docname: str, source: list[str]) -> None:
     if not docname.startswith("notebooks/"):
         return
     name = f"{PurePosixPath(docname).name}.ipynb"
-    if EXECUTED and (executed := Path(EXECUTED, name)).exists():
+    executed = Path(app.config.executed, name)
+    if app.config.executed and executed.exists():
         source[0] = executed.read_text(encoding="utf-8")
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
@@ -112,10 +113,11 @@ def link_to_pages(app: Sphinx, document: nodes.document) -> None:
 
 def describe_field(app: Sphinx, what: str, name: str, obj: Any, _: Any, lines: list[str]) -> None:
     """The field of a named tuple says what its comment says; Python's own words say nothing."""
+    del app, what, obj, _
     if not (lines and lines[0].startswith("Alias for field number")):
         return
     kind, field = name.rsplit(".", 1)
-    module, _, kind = kind.rpartition(".")
+    module, kind = kind.rsplit(".", 1)
     source = inspect.getsource(getattr(__import__(module, fromlist=[kind]), kind))
     comment = re.search(rf"^    {field}: .*?  # (.*)$", source, re.MULTILINE)
     lines[:] = [comment[1] if comment else ""]
@@ -131,11 +133,13 @@ def visit_math(self: Any, node: nodes.math) -> None:
 def first_page(app: Sphinx, exception: Exception | None) -> None:
     """The README is the first page, by the name under which a server looks for it."""
     if exception is None:
-        shutil.copy(app.outdir / f"{root_doc}.html", app.outdir / "index.html")
+        shutil.copy(app.outdir / f"{app.config.root_doc}.html", app.outdir / "index.html")
 
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    # -D executed=FOLDER shows the notebooks in it in place of the committed ones.
+    app.add_config_value("executed", "", "env")
     app.connect("source-read", change_source)
     app.connect("doctree-read", link_to_pages, priority=100)  # before files are taken along
     app.connect("autodoc-skip-member", leave_out)
