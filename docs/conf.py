@@ -56,7 +56,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
-html_domain_indices = False  # a list of modules tells a reader nothing
+html_domain_indices = html_use_index = False  # the search finds every name
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
