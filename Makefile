@@ -1,7 +1,7 @@
 # `make notebooks` and `make test` are all a newcomer needs; the rest is for those who change things.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 SOURCES := saetools tests tools benchmarks notebooks docs
 # Two workers of one thread, which get whole files, the longest first: tests/conftest.py has the list.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
