@@ -1,4 +1,4 @@
-"""Are the notebooks' outputs there? Other projects strip them; here they are what is read and tested.
+"""Are the notebooks' outputs there? Elsewhere they are stripped; here people and tests read them.
 
 python tools/outputs.py NOTEBOOK ...    needs nothing but Python
 """
