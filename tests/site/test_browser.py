@@ -57,6 +57,9 @@ def test_on_paper_nothing_is_hidden_or_cut_off(site, browser):
         "blocks => Math.max(...blocks.map(block => block.scrollWidth - block.clientWidth))"
     )
     assert widest <= 1
+    folded = page.locator("article details").evaluate_all("all => all.map(it => it.offsetHeight)")
+    assert len(folded) > 1
+    assert min(folded) > 60  # pixels: more than the one line that stays when it is closed
     assert not page.locator(".bd-sidebar-primary").is_visible()
     page.close()
 

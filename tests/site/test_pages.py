@@ -33,6 +33,9 @@ def test_the_readme_is_the_first_page_and_leads_to_all_others(site):
         assert f'href="{page}.html"' in first
     for path in NOTEBOOKS:
         assert f'href="notebooks/{path.stem}.html"' in first
+    # links to files of the package lead to pages, too
+    assert 'href="_modules/saetools/frequency.html"' in first
+    assert 'href="docs/reference/gradients.html"' in first
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
