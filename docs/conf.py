@@ -51,6 +51,7 @@ python_display_short_literal_types = True
 
 html_theme = "sphinx_book_theme"
 html_title = "saetools"
+html_favicon = "_static/icon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system has it
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
