@@ -60,7 +60,7 @@ def test_every_public_name_is_there_with_its_docstring(site):
             assert f'id="{thing.__module__}.{name}"' in anchors, name
             first = re.split(r"[.`:*<>&'\"]", thing.__doc__)[0].split()[:6]
             assert " ".join(first) in seen, name
-    assert 'id="saetools.sklearn.SparseAutoencoderTransformer.partial_fit"' in anchors
+    assert 'id="saetools.reuse.sklearn.SparseAutoencoderTransformer.partial_fit"' in anchors
     assert "saetools.training.loop.check_loop" not in anchors  # not offered
 
 
