@@ -1,14 +1,14 @@
 # `make notebooks` and `make test` are all a newcomer needs; the rest is for those who change things.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 SOURCES := saetools tests tools benchmarks notebooks docs
 # Two workers of one thread, which get whole files, the longest first: tests/conftest.py has the list.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: notebooks style check test nightly lab docs update-outputs check-everywhere clean
+.PHONY: notebooks style check test nightly lab site site-test update-outputs check-everywhere clean
 
-notebooks: $(VENV)/ready  ## execute every notebook; executed copies and HTML under build/
+notebooks: $(VENV)/ready  ## execute every notebook; executed copies and their pages under build/
 	@$(BIN)/python tools/notebooks.py run
 
 style: $(VENV)/ready
@@ -28,14 +28,22 @@ nightly: style  ## everything, at full size
 lab: $(VENV)/ready  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-docs: $(VENV)/ready  ## the reference from the docstrings, build/reference/saetools.html
-	@$(BIN)/python tools/reference.py
+site: $(VENV)/ready  ## the README, the series and the reference as pages, build/site/index.html
+	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
+
+site-test: $(VENV)/browser site  ## every page in Chromium, at two widths, light and dark
+	SITE=build/site $(PYTEST) -m "" -rs tests/site
 
 update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their committed outputs
 	@$(BIN)/python tools/notebooks.py update
 
 check-everywhere: $(VENV)/ready  ## the committed outputs again, with other threads and instruction sets
 	@$(BIN)/python tools/check_everywhere.py
+
+# Playwright alone is 165 MB, and the browser comes from elsewhere (Debian: apt install chromium).
+$(VENV)/browser: $(VENV)/ready
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[browser]"
+	@touch $@
 
 # Made anew when the list of dependencies changes.
 $(VENV)/ready: pyproject.toml constraints.txt tools/setup_venv.py

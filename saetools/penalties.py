@@ -204,9 +204,9 @@ def bernoulli_kl(rho_hat: Tensor, *, rho: float | Tensor) -> Tensor:
 
     For frequencies rho_hat, (..., L), and a rho in (0, 1) that is broadcast against them, it is >=
     0, exactly 0 at rho, inf at 0 and 1, and NaN outside [0, 1], where no frequency counted over the
-    right rows is. Elsewhere its error is below 6 eps (KL + |rho_hat - rho|), with eps of float32 or
-    better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound at 0 and
-    1: keep rho_hat away from them before you train on it. Source: Ng, CS294A lecture notes.
+    right rows is. Elsewhere its error is below 6 eps `(KL + |rho_hat - rho|)`, with eps of float32
+    or better. Its derivative, (rho_hat - rho) / (rho_hat (1 - rho_hat)), grows without bound at 0
+    and 1: keep rho_hat away from them before you train on it. Source: Ng, CS294A lecture notes.
 
     Example:
         >>> bernoulli_kl(torch.tensor([0.0, 0.2, 0.5]), rho=0.2)

@@ -22,6 +22,7 @@ LONGEST = (
     "notebooks/01_the_penalty_that_does_nothing.ipynb",
     "notebooks/00_start_here.ipynb",
     "notebooks/02_where_the_gradient_goes.ipynb",
+    "tests/site/test_pages.py",
     "tests/project/test_recipes_page.py",
     "tests/training/test_ensemble.py",
     "tests/project/test_readme.py",

@@ -21,10 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def lowest(project: dict[str, dict[str, list[str]]]) -> list[str]:
     """Each direct dependency at its lowest bound: torch>=2.4 becomes torch==2.4.*.
 
-    Not those of the extra `peers`, which has an environment of its own.
+    Not those of `peers`, which has an environment of its own, nor those of `browser`.
     """
     extras = project["optional-dependencies"]
-    wanted = [name for extra in extras if extra != "peers" for name in extras[extra]]
+    wanted = [
+        name for extra in extras if extra not in ("peers", "browser") for name in extras[extra]
+    ]
     wanted += project["dependencies"]
     return sorted({re.sub(r">=(.+)", r"==\1.*", requirement) for requirement in wanted})
 
@@ -43,7 +45,7 @@ def main(folder: str) -> str | None:
         "install",
         "--quiet",
         "--editable",
-        f"{ROOT}[notebooks,saving,sklearn,docs,test]",
+        f"{ROOT}[notebooks,saving,sklearn,site,test]",
     ]
     if subprocess.call(install + pins) != 0:
         return "the lowest versions do not install together"

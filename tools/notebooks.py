@@ -1,21 +1,22 @@
 """Execute the notebooks.
 
-python tools/notebooks.py run      into build/, with an HTML of each; notebooks/ stays as it is
+python tools/notebooks.py run      into build/, and the site of them; notebooks/ stays as it is
 python tools/notebooks.py update   in place: rewrites the committed outputs
 """
 
 import argparse
 import os
 import re
+import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,19 +101,16 @@ def scrub(notebook: Any) -> Any:
     return notebook
 
 
-def title(notebook: Any) -> str:
-    """The first line of the first cell, without its mark."""
-    return "".join(notebook.cells[0].source.splitlines()[:1]).lstrip("# ") if notebook.cells else ""
-
-
-def to_html(notebook: Any, title: str) -> str:
-    """`notebook` as a page that a browser shows, alt text included."""
-    exporter = HTMLExporter(
-        template_name="accessible",
-        extra_template_basedirs=[str(ROOT / "tools" / "templates")],
-    )
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return str(html)
+def to_pages(folder: Path) -> str | None:
+    """The project's site with the notebooks in `folder`; return what went wrong."""
+    if find_spec("myst_nb") is None:
+        return 'no pages were made: python -m pip install -e ".[site]" brings what they need'
+    site = folder / "site"
+    options = ["-q", "-c", "docs", "-d", str(folder / "doctrees"), "-D", f"executed={folder}"]
+    if subprocess.call([sys.executable, "-m", "sphinx", *options, ".", str(site)], cwd=ROOT):
+        return "Sphinx could not make the pages: its last lines above say why"
+    print(f"as pages: {site / 'index.html'}")
+    return None
 
 
 def main(arguments: list[str]) -> str | None:
@@ -146,9 +144,9 @@ def main(arguments: list[str]) -> str | None:
             print(f"{path.name}: {len(notebook.cells)} cells, {seconds:.0f} s", flush=True)
             if options.action == "update":
                 nbformat.write(scrub(notebook), path)
-        nbformat.write(notebook, build / path.name)
-        page = (build / path.name).with_suffix(".html")
-        page.write_text(to_html(notebook, title(notebook) or path.stem), encoding="utf-8")
+        nbformat.write(scrub(notebook), build / path.name)
+    if options.action == "run" and paths:
+        failures += filter(None, [to_pages(build)])
     return "\n".join(failures) or None
 
 

@@ -31,7 +31,7 @@ def main(folder):
     python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
     print("set-up: installing into %s (a few minutes the first time)" % folder, flush=True)
     options = ["--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
-    project = ".[notebooks,saving,sklearn,docs,test]"
+    project = ".[notebooks,saving,sklearn,site,test]"
     command = [python, "-m", "pip", "install", *options, "--editable", project]
     if subprocess.call(command) != 0:
         return "pip could not install the packages: its last lines above say why"

@@ -110,5 +110,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise ImportError('safetensors is missing: pip install "saetools[saving]"') from error
+        raise ImportError(
+            "safetensors is missing: python -m pip install safetensors (the extra saving has it)"
+        ) from error
     return safetensors

@@ -45,10 +45,10 @@ class SparseAutoencoderTransformer(
             differs each time, and does not draw from NumPy's global random state.
 
     Attributes:
-        model_: the `SparseAutoencoder`; it takes rows as (X - mean_) / scale_.
-        mean_, scale_: the mean row, and the root of the columns' mean variance, a float.
+        model_: the `SparseAutoencoder`; it takes rows as `(X - mean_) / scale_`.
+        `mean_`, `scale_`: the mean row, and the root of the columns' mean variance, a float.
         frequencies_: each unit's share of active rows, among those of the last fit or partial_fit.
-        history_: {"error": [...], "penalty": [...]} of n_iter_ steps; errors in scale_ squared.
+        history_: {"error": [...], "penalty": [...]} of `n_iter_` steps; errors in `scale_` squared.
 
     Example:
         >>> from saetools import sparse_mixture
@@ -102,7 +102,7 @@ class SparseAutoencoderTransformer(
     def partial_fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Take one step of Adam on the rows of X, as one batch, towards rho on them.
 
-        The first call, unless after `fit`, also decides mean_, scale_ and where the units start:
+        The first call, unless after `fit`, also decides `mean_`, `scale_` and where units start:
         give it some hundreds of rows like those to come. Units come near rho, the nearer the larger
         the batches. learning_rate and weight may be changed in between.
         """

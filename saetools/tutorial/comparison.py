@@ -159,13 +159,20 @@ def _row(task: Task, model: Callable[[Tensor], Output]) -> Row:
     return row
 
 
-def read_grid(path: str | Path) -> list[Row]:
+def read_grid(path: str | Path | None = None) -> list[Row]:
     """The rows of the file comparison.csv that `benchmarks/comparison.py` writes.
+
+    Args:
+        path: the file; by default the one that came with the package or stands in its clone.
 
     Returns:
         One dict per row: group, method and task as text, the rest as `measured` returns it.
     """
     texts = ("group", "method", "task")
+    if path is None:
+        shipped = Path(__file__).with_name("comparison.csv")  # in a wheel; a clone has it once
+        clone = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison.csv"
+        path = shipped if shipped.exists() else clone
     with Path(path).open(encoding="utf-8", newline="") as file:
         return [
             {key: value if key in texts else float(value) for key, value in row.items() if value}

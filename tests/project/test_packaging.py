@@ -41,7 +41,11 @@ def test_conda_brings_what_the_notebooks_need_and_no_more():
     assert pip == ["-e ."]
     assert environment["channels"] == ["conda-forge"]
     [added] = re.findall(r"pip install -e \"\.\[(.*)\]\"", text)
-    assert {"notebooks", "peers", *added.split(",")} >= EXTRAS.keys() - {"sklearn"}
+    assert {"notebooks", "peers", "browser", *added.split(",")} >= EXTRAS.keys() - {
+        "sklearn",
+        "plots",
+    }
+    assert {*EXTRAS["sklearn"], *EXTRAS["plots"]} <= {*EXTRAS["notebooks"]}
 
 
 def test_each_dependency_has_one_tested_version_within_its_bound():
@@ -80,13 +84,14 @@ SHIPPED = (
 def test_wheel_and_sdist_hold_data_licences_and_types(built):
     wheel, sdist = built
     inside = zipfile.ZipFile(wheel).namelist()
-    assert {f"saetools/{name}" for name in SHIPPED} <= set(inside)
+    assert {f"saetools/{name}" for name in (*SHIPPED, "tutorial/comparison.csv")} <= set(inside)
     assert all(name.split("/")[0].startswith("saetools") for name in inside)
     assert any(name.endswith("licenses/LICENSE") for name in inside)
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"saetools/{name}" for name in SHIPPED} <= names
     assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile"} <= names
+    assert {"docs/conf.py", "CONTRIBUTING.md", "benchmarks/results/comparison.csv"} <= names
     assert any(name.startswith("notebooks/") for name in names)
 
 
@@ -107,6 +112,7 @@ def test_the_wheel_installs_in_an_empty_environment_and_imports(built, tmp_path)
     Path(site, "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     code = (
         "import saetools; from importlib.resources import files;"
+        "from saetools.tutorial.comparison import read_grid; assert len(read_grid()) > 1000;"
         "print(saetools.__file__, (files('saetools') / 'py.typed').is_file(),"
         "tuple(saetools.chicago_context().train.shape))"
     )

@@ -56,7 +56,7 @@ def test_a_cell_that_takes_too_long_is_named(tmp_path, monkeypatch):
 def project(tmp_path, monkeypatch):
     """A project of two notebooks, one good and one bad."""
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "to_html", lambda book, title: f"<title>{title}</title>")
+    monkeypatch.setattr(tool, "to_pages", lambda folder: f"pages of {folder.name}")
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook("print(1)"), tmp_path / "notebooks" / "01_good.ipynb")
     nbformat.write(notebook("1 / 0"), tmp_path / "notebooks" / "02_bad.ipynb")
@@ -70,13 +70,19 @@ def contents(folder):
 @starts_kernels
 def test_run_leaves_the_notebooks_alone_and_names_what_failed(project, capsys):
     before = contents(project)
-    assert "02_bad.ipynb, cell 1: ZeroDivisionError" in tool.main(["run"])
+    said = tool.main(["run"])
+    assert "02_bad.ipynb, cell 1: ZeroDivisionError" in said
+    assert said.endswith("pages of build")
     assert contents(project) == before
     assert "01_good.ipynb: 2 cells" in capsys.readouterr().out
-    assert {path.name for path in (project / "build").iterdir()} == {
-        f"0{n}.{kind}" for n in ("1_good", "2_bad") for kind in ("ipynb", "html")
-    }
-    assert "<title>A question?" in (project / "build" / "01_good.html").read_text("utf-8")
+    made = {path.name: path.read_text("utf-8") for path in (project / "build").iterdir()}
+    assert made.keys() == {"01_good.ipynb", "02_bad.ipynb"}
+    assert str(project) not in "".join(made.values())
+
+
+def test_without_sphinx_it_says_what_brings_the_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "find_spec", lambda name: None)
+    assert '".[site]"' in tool.to_pages(tmp_path)
 
 
 @starts_kernels
@@ -123,22 +129,6 @@ def test_scrubbing_leaves_nothing_of_the_machine():
     assert clean.cells[1].metadata == {"tags": ["raises-exception"]}
     assert [cell.id for cell in clean.cells] == ["cell-00", "cell-01"]
     assert tool.scrub(nbformat.from_dict(clean)) == clean
-
-
-def test_the_page_keeps_alt_text():
-    alt = 'A curve that falls from 1 to 0, & the word "target"'
-    picture = new_output(
-        "display_data",
-        data={"image/png": "iVBORw0KGgo=", "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-    )
-    book = notebook("show()")
-    book.cells[1].outputs = [picture]
-    html = tool.to_html(book, "A question?")
-    assert "<title>A question?</title>" in html
-    assert "<script src" not in html  # it can be read without a connection
-    assert "cdn" not in html
-    assert """alt='A curve that falls from 1 to 0, &amp; the word "target"'""" in html
 
 
 def test_a_python_that_is_too_old_is_told_so_in_one_line(tmp_path):

@@ -1,0 +1,89 @@
+"""What is wrong with a page, as a list of sentences: by reading it, or in a browser."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
+# Widths and colour schemes in which a browser shows each page.
+VIEWS = [(width, scheme) for width in (360, 1440) for scheme in ("light", "dark")]
+FOUND = {"serious", "critical"}  # what axe calls them
+
+
+class Page(HTMLParser):
+    """The addresses, the anchors and the pictures of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.anchors, self.images = [], [], {""}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.anchors.add(attrs.get("id"))
+        if tag == "a" and "href" in attrs:
+            self.links.append(attrs["href"])
+        if tag in LOADED and LOADED[tag] in attrs and attrs.get("rel") not in ("canonical", "next"):
+            self.loads.append(attrs[LOADED[tag]])
+        if tag == "img":
+            self.images.append((attrs.get("src"), attrs.get("alt") or ""))
+
+
+def pages_in(folder):
+    """Not the theme's templates, which it leaves in _static."""
+    return [p for p in sorted(Path(folder).rglob("*.html")) if "_static" not in p.parts]
+
+
+def read(folder):
+    return {path: Page(path.read_text(encoding="utf-8")) for path in pages_in(folder)}
+
+
+def faults_in(folder):
+    """What a reader of the files finds: links that lead nowhere, pictures without words, loads."""
+    pages = read(folder)
+    for path, page in pages.items():
+        name = path.relative_to(folder)
+        for link in page.links + page.loads:
+            if urlsplit(link).scheme in ("http", "https", "mailto"):
+                if link in page.loads:
+                    yield f"{name}: loads {link}"
+                continue
+            address, anchor = urldefrag(link)
+            target = Path(unquote(urlsplit(urljoin(path.as_uri(), address)).path))
+            if not target.is_file():
+                yield f"{name}: {link} leads nowhere"
+            elif target in pages and unquote(anchor) not in pages[target].anchors:
+                yield f"{name}: {link} has no such place"
+        for source, alt in page.images:
+            if len(alt.split()) < 3:
+                yield f"{name}: {source[-20:]} has no alt text, or next to none: {alt!r}"
+
+
+def faults_seen(browser, view, addresses, axe):
+    """What a browser meets on the pages, at that width and in that colour scheme."""
+    width, scheme = view
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    met = []
+    page.on("console", lambda said: said.type == "error" and met.append(f"says {said.text}"))
+    page.on("pageerror", lambda error: met.append(f"fails with {error}"))
+    page.on("request", lambda asked: is_outside(asked.url) and met.append(f"loads {asked.url}"))
+    for address in addresses:
+        met.clear()
+        page.goto(address)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            met.append(f"scrolls sideways at {width}")
+        yield from (f"{address} {what}" for what in met)
+        report = axe.run(page, options={"resultTypes": ["violations"], "preload": False})
+        for found in report.response["violations"]:
+            if found["impact"] in FOUND:
+                where = found["nodes"][0]["html"][:160]
+                yield f"{address}: {found['id']} ({len(found['nodes'])}), such as {where}"
+    context.close()
+
+
+def is_outside(address):
+    parts = urlsplit(address)
+    return parts.scheme not in ("data", "blob", "file") and parts.hostname != "127.0.0.1"
