@@ -10,8 +10,8 @@ from saetools.tutorial.fixes import FIXES
 
 HELD: dict[str, Callable[..., own.Plan]] = {
     "recipe": own.recipe_plan,
+    "penalty, held": own.penalty_plan,
     "multipliers, held": partial(own.multipliers_plan, hold=True),
-    "multipliers, damping 1, held": partial(own.multipliers_plan, hold=True, damping=1.0),
     "square, held": partial(own.square_plan, hold=True),
 }
 FREE: dict[str, Callable[..., own.Plan]] = {
@@ -57,7 +57,7 @@ def ablation() -> dict[str, dict[str, Any]]:
 
 
 TRIED: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
-    "recipe": (own.recipe_plan, [{"weight": w} for w in (0.05, 0.1, 0.2, 0.4)]),
+    "penalty, held": (own.penalty_plan, [{"weight": w} for w in (0.05, 0.1, 0.2, 0.4)]),
     "multipliers": (own.multipliers_plan, [{"damping": d} for d in (0.1, 0.3, 1.0)]),
     "multipliers, held": (
         partial(own.multipliers_plan, hold=True),

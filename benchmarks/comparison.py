@@ -116,7 +116,7 @@ def jobs() -> list[Job]:
         for some in kinds.values():
             parts = [partial(fixes_plan, **ablation()[name]) for name in some]
             found.append(Job("ablation", some, task, seeds, planned(*parts)))
-    best = ("recipe", "multipliers, held", "multipliers, damping 1, held")
+    best = ("recipe", "penalty, held", "multipliers, held")
     plans = planned(*(HELD[name] for name in best))
     found.append(Job("rivals", best, days, range(16, 64), plans))
     for other in others:

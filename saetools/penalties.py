@@ -140,10 +140,15 @@ def _composed(z: Tensor, settings: _Settings, batch_mean: BatchMean | None = Non
     """The penalty as the notebooks build it; autograd finds its gradient."""
     rho, weight, temperature, eps, dims = settings
     rho_hat = straight_through(z, temperature, dim=dims, batch_mean=batch_mean)
+    return (weight * divergence(rho_hat, z, rho, eps)).sum(-1)
+
+
+def divergence(rho_hat: Tensor, z: Tensor, rho: Tensor, eps: Any = None) -> Tensor:
+    """The KL of the smoothed frequency, per unit; without an eps, by the rows that it counts."""
     if eps is None:
         rows = torch.as_tensor(getattr(rho_hat, "rows", z.numel() // rho_hat.numel()))
         eps = unbiased_eps(rho, rows.clamp(min=1))
-    return (weight * _kl(squeeze(rho_hat, eps), rho)).sum(-1)
+    return _kl(squeeze(rho_hat, eps), rho)
 
 
 class _OneNode(torch.autograd.Function):

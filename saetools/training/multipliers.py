@@ -11,21 +11,24 @@ from saetools.data.checks import (
     warn_of_latents,
 )
 from saetools.frequency import BatchMean, in_single, straight_through
+from saetools.penalties import divergence as kl_of
 from saetools.training.models import Output
 
 
 class FrequencyMultipliers:
     """A penalty with a multiplier for each unit, which rises while the unit is on too often.
 
-    multiplier * rho_hat + damping (rho_hat - rho)^2 / 2, summed over the units. After each batch a
-    unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest only where the unit is
-    at rho: no weight decides how near it comes. Make a new one for each training. Source: the
-    augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier updated at each step.
+    multiplier * rho_hat + damping (rho_hat - rho)^2 / 2 + divergence * KL, summed over the units.
+    After each batch a unit's multiplier grows by rate (rho_hat - rho), so that it comes to rest
+    only where the unit is at rho: no weight decides how near it comes. Make a new one for each
+    training. Source: the augmented Lagrangian of Hestenes 1969 and Powell 1969, the multiplier
+    updated at each step.
 
     Args:
         rho, temperature: as for `frequency_penalty`.
         rate: > 0, how fast a multiplier follows its unit.
-        damping: >= 0; without any, multipliers and frequencies swing ever further.
+        damping, divergence: >= 0, of the square and of `frequency_penalty`'s KL, which pulls harder
+            near 0 and 1; without either, multipliers and frequencies swing ever further.
         batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move the
             multipliers twice per part.
 
@@ -42,6 +45,7 @@ class FrequencyMultipliers:
         rho: float | Tensor,
         rate: float = 3e-3,
         damping: float = 0.3,
+        divergence: float = 0.0,
         temperature: float = 0.3,
         batch_mean: BatchMean | None = None,
     ) -> None:
@@ -50,6 +54,7 @@ class FrequencyMultipliers:
         self.rho = rho
         self.rate = check_number("rate", rate, above=0)
         self.damping = check_number("damping", damping, minimum=0)
+        self.divergence = check_number("divergence", divergence, minimum=0)
         self.temperature = check_positive("temperature", temperature, like=like)
         self.batch_mean = batch_mean
         self.multipliers: Tensor | None = None  # (..., L)
@@ -60,11 +65,15 @@ class FrequencyMultipliers:
         z = in_single(check_tensor("pre_activations", output.pre_activations, dims=2, **part))
         warn_of_latents("pre_activations", z)
         rho_hat = straight_through(z, self.temperature, batch_mean=self.batch_mean)
-        miss = rho_hat - check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
+        rho = check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
+        miss = rho_hat - rho
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers
             self.multipliers = before + self.rate * miss
-        return (self.multipliers * rho_hat + self.damping * miss.square() / 2).sum(-1)
+        cost = self.multipliers * rho_hat + self.damping * miss.square() / 2
+        if self.divergence:
+            cost = cost + self.divergence * kl_of(rho_hat, z, rho)
+        return cost.sum(-1)
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The multipliers."""

@@ -13,12 +13,12 @@ from torch.optim.lr_scheduler import LinearLR
 from saetools.data.checks import check_count, check_rho, check_rows
 from saetools.frequency import activation_frequency
 from saetools.initialise import target_frequency_
-from saetools.penalties import frequency_penalty
 from saetools.training.checkpoints import Checkpoint, FilePath, History, checked_path
 from saetools.training.ensemble import check_ensemble, train_ensemble
 from saetools.training.identity import identity
 from saetools.training.loop import Penalty, Weight
 from saetools.training.models import SparseAutoencoder
+from saetools.training.multipliers import FrequencyMultipliers
 from saetools.training.progress import Bar, Miss
 from saetools.training.rows import warn_if_worthless
 from saetools.training.start import encode_exactly, restored, start_at_frequency_
@@ -46,8 +46,8 @@ DEFAULTS: RecipeOptions = {"steps": 3500, "weight": 0.2, "lr": 1.5e-3, "checkpoi
 
 
 def recommended(rho: float | Tensor) -> Penalty:
-    """The recipe's penalty: of what has pre-activations (..., B, L), a value () or (N,)."""
-    return lambda output: frequency_penalty(output.pre_activations, rho=rho, dim=-2)
+    """The recipe's penalty: `frequency_penalty`, and multipliers for what it leaves of a miss."""
+    return FrequencyMultipliers(rho=rho, rate=0.015, damping=0.0, divergence=1.0)
 
 
 def train_at_frequency(
@@ -61,8 +61,9 @@ def train_at_frequency(
 ) -> History:
     """Initialise and train models in place, so that each unit is active on a share rho of x.
 
-    `start_at_frequency_`, and `learn_shift_hold` with `frequency_penalty`. After an error, such as
-    a unit that cannot reach rho, the models are as they were.
+    `start_at_frequency_`, and `learn_shift_hold` with `FrequencyMultipliers` around the KL of
+    `frequency_penalty`. After an error, such as a unit that cannot reach rho, the models are as
+    they were.
 
     Args:
         models: one, or as for `train_ensemble`; the history of one is (steps,), as from `train`.

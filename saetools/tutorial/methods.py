@@ -113,8 +113,18 @@ def recommended(
     return models
 
 
-def recipe_plan(task: Task, seeds: Sequence[int], *, weight: float = 0.2) -> Plan:
+def recipe_plan(task: Task, seeds: Sequence[int]) -> Plan:
     """The recipe, to be trained together with others."""
+    return Plan(started(task, seeds), recipe_penalty(task.rho), "held")
+
+
+def recipe_penalty(rho: float | Tensor) -> FrequencyMultipliers:
+    """What the recipe learns under, its weight of 0.2 included."""
+    return FrequencyMultipliers(rho=rho, damping=0.0, divergence=0.2)
+
+
+def penalty_plan(task: Task, seeds: Sequence[int], *, weight: float = 0.2) -> Plan:
+    """The recipe with `frequency_penalty` alone, without multipliers."""
 
     def penalty(out: Output) -> Tensor:
         return frequency_penalty(out.pre_activations, rho=task.rho, dim=-2, weight=weight)
@@ -232,10 +242,6 @@ def at_frequencies(
     found = [started(task._replace(rho=rho), seeds) for rho in rhos]
     models = [model for same in found for model in same]
     each = [rho for rho in rhos for _ in seeds]
-    target = torch.tensor(each)[:, None]  # (N, 1)
-
-    def penalty(out: Output) -> Tensor:
-        return frequency_penalty(out.pre_activations, rho=target, dim=-2, weight=0.2)
-
+    penalty = recipe_penalty(torch.tensor(each)[:, None])  # (N, 1)
     in_two_phases(models, task, list(seeds) * len(rhos), steps, penalty, rhos=each)
     return found
