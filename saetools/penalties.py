@@ -74,7 +74,8 @@ def frequency_penalty(
     target = check_rho(rho, like=z, shape=units)
     warn_of_latents("pre_activations", z)
     rows = z.numel() // math.prod(units)
-    if batch_mean is None and not torch.compiler.is_compiling():
+    is_sample = z.ndim - 1 not in counted  # the units of a row are all there are
+    if batch_mean is None and is_sample and not torch.compiler.is_compiling():
         rarest = (
             rho if not isinstance(rho, Tensor) else torch.minimum(target, 1 - target).detach().min()
         )

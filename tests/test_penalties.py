@@ -888,5 +888,6 @@ def test_over_the_units_of_each_row_it_brings_k_of_them_on():
         adam.step()
     on = (z > 0).sum(-1)
     assert (on == 4).float().mean() >= 0.9
+    frequency_penalty(torch.randn(9, 64), rho=2 / 64, eps=1e-3, dim=-1)  # warns of no few rows
     over_rows = frequency_penalty(z, rho=4 / 16, weight=1 / 50, eps=1e-3, dim=-1)
     torch.testing.assert_close(over_rows, frequency_penalty(z.mT, rho=4 / 16, eps=1e-3) / 50)

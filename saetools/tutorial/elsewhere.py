@@ -70,26 +70,27 @@ def fit(
     *,
     steps: int,
     lr: float = 5e-3,
+    batch: int = 128,
     after: Callable[[int, Tensor, torch.optim.Optimizer], None] | None = None,
 ) -> None:
-    """Train S networks at once with Adam, whose rate falls to 0, in batches of 128.
+    """Train S networks at once with Adam, whose rate falls to 0.
 
     Args:
         parameters: of all networks, with the network as their first dim.
         rows: of the data, all of which come once before any comes again.
-        loss: of indices (S, 128), a batch of each network, to a loss that is summed over the
+        loss: of indices (S, batch), a batch of each network, to a loss that is summed over the
             networks, so that each gets the gradient of its own.
-        steps, lr: of Adam.
+        steps, lr, batch: of Adam, and the rows of a step.
         after: called after each step with its number, the indices, and Adam.
     """
     networks, generator = len(next(parameters.parameters())), torch.Generator().manual_seed(0)
     adam = torch.optim.Adam(parameters.parameters(), lr=lr, fused=True)
     falling = LinearLR(adam, 1.0, 0.0, total_iters=steps)
-    batches = rows // 128
+    batches = rows // batch
     for step in range(steps):
         if step % batches == 0:
             order = torch.rand(networks, rows, generator=generator).argsort(1)
-        index = order[:, 128 * (step % batches) :][:, :128]
+        index = order[:, batch * (step % batches) :][:, :batch]
         adam.zero_grad()
         loss(index).backward()
         adam.step()
