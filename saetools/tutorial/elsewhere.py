@@ -38,7 +38,7 @@ def digits() -> Digits:
 
 
 def stacked(shape: Sequence[int], seeds: Sequence[int], *, fan_in: int) -> nn.Parameter:
-    """(S, *shape), uniform between -1 and 1 over the root of fan_in, each network from its seed.
+    """S times a shape, uniform between -1 and 1 over the root of fan_in, each from its seed.
 
     Example:
         >>> stacked((2, 3), range(4), fan_in=2).shape
