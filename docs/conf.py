@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAVIGATION = {  # what the sidebar shows, under the page that has it
     "README": (ROOT / "docs" / "navigation.md").read_text(encoding="utf-8"),
     "benchmarks/README": "```{toctree}\n:hidden:\n:glob:\n\nresults/*\n```\n",
+    "docs/answers/README": "```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n```\n",
 }
 
 project, author, release = "saetools", "The saetools authors", saetools.__version__

@@ -23,6 +23,7 @@ from saetools.frequency import (
     soft_frequency,
     step_frequency,
     straight_through_frequency,
+    straight_through_gate,
     tanh_step,
 )
 from saetools.initialise import skewed_units_, target_frequency_, unit_spread_
@@ -34,6 +35,7 @@ from saetools.metrics import (
     evaluate,
     fvu,
     l0,
+    usage_perplexity,
 )
 from saetools.penalties import bernoulli_kl, frequency_penalty, penalty_weight
 
@@ -43,6 +45,8 @@ from saetools.reuse.capture import Capture
 from saetools.reuse.distributed import RunningFrequency, over_ranks
 from saetools.reuse.layer import train_layer_at_frequency
 from saetools.reuse.pooling import pool_rows
+from saetools.reuse.reviving import restart_rows_, revive_
+from saetools.reuse.routing import top_k_margins
 from saetools.reuse.saving import load, save
 
 # One loop, for one model or many, and the recipe.
@@ -69,8 +73,9 @@ __all__ = [
     "bernoulli_kl_with_logits", "chicago_context", "dead_latents", "dense_latents", "evaluate",
     "fit_law", "frequency_law", "frequency_penalty", "fvu", "gaussian_step",
     "initialise_for_frequency_", "l0", "learn_shift_hold", "load", "over_ranks", "penalty_weight",
-    "pool_rows", "posted_penalty", "rectangle_step", "save", "skewed_units_", "smooth",
-    "soft_frequency", "soft_frequency_logits", "sparse_mixture", "start_at_frequency_",
-    "step_frequency", "straight_through_frequency", "tanh_step", "target_frequency_", "train",
-    "train_at_frequency", "train_ensemble", "train_layer_at_frequency", "unit_spread_",
+    "pool_rows", "posted_penalty", "rectangle_step", "restart_rows_", "revive_", "save",
+    "skewed_units_", "smooth", "soft_frequency", "soft_frequency_logits", "sparse_mixture",
+    "start_at_frequency_", "step_frequency", "straight_through_frequency", "straight_through_gate",
+    "tanh_step", "target_frequency_", "top_k_margins", "train", "train_at_frequency",
+    "train_ensemble", "train_layer_at_frequency", "unit_spread_", "usage_perplexity",
 ]

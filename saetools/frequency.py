@@ -121,6 +121,27 @@ def step_frequency(
     return straight_through(z - threshold, bandwidth, step, dim)
 
 
+def straight_through_gate(
+    pre_activations: Tensor, temperature: Number, *, step: SoftStep = torch.sigmoid
+) -> Tensor:
+    """1 where z > 0 and else 0, each entry with the slope of step(z / temperature).
+
+    The count's entries, before any mean: to multiply units by, as in pruning and spiking networks,
+    or to put into a measure that needs yes or no, as F1. Any shape; NaN gives NaN. Arguments and
+    source are as for `straight_through_frequency`.
+
+    Example:
+        >>> scores = torch.tensor([0.3, -0.1], requires_grad=True)
+        >>> gate = straight_through_gate(scores, 0.3)
+        >>> (gate * torch.tensor([5.0, 7.0])).sum().backward()
+        >>> gate.tolist(), bool((scores.grad > 0).all())  # the gate that is shut learns as well
+        ([1.0, 0.0], True)
+    """
+    z = check_tensor("pre_activations", pre_activations, dims=0)
+    soft = step(z / check_positive("temperature", temperature, like=z))
+    return is_above(z) + (soft - soft.detach())
+
+
 def smooth(rho_hat: Tensor, eps: float = 1e-3) -> Tensor:
     """Squeeze frequencies from [0, 1] into [eps, 1 - eps]: eps + (1 - 2 eps) rho_hat.
 
@@ -147,9 +168,14 @@ def mean_over(z: Tensor, dim: Dims) -> Tensor:
     return total / max(z.numel() // total.numel(), 1)
 
 
+def is_above(z: Tensor) -> Tensor:
+    """1 where z > 0, else 0, without a gradient; unlike a comparison, it keeps NaN."""
+    return z.detach().clamp(0, 1).ceil_()
+
+
 def hard_count(z: Tensor, dim: Dims) -> Tensor:
-    """The share of z > 0, without a gradient; unlike a comparison, it keeps NaN."""
-    return mean_over(z.detach().clamp(0, 1).ceil_(), dim)
+    """The share of z > 0."""
+    return mean_over(is_above(z), dim)
 
 
 def straight_through(

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from saetools.data.checks import check_finite, check_like, check_number, check_rows, check_tensor
-from saetools.frequency import activation_frequency
+from saetools.frequency import activation_frequency, in_single
 
 
 @torch.no_grad()
@@ -56,6 +56,24 @@ def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
     """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools."""
     check_number("above", above, minimum=0, below=1)
     return check_tensor("rho_hat", rho_hat, dims=1) > above
+
+
+def usage_perplexity(rho_hat: Tensor) -> Tensor:
+    """How many units would share the load evenly to be as varied: exp of the load's entropy.
+
+    (...), from 1, all on one unit, to L, all alike, of frequencies or counts rho_hat (..., L) >= 0,
+    not all 0: of codes, experts. Source: van den Oord et al. 2017 (VQ-VAE), arXiv 1711.00937.
+
+    Example:
+        >>> usage_perplexity(torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]]))
+        tensor([4., 2.])
+    """
+    check_finite("rho_hat", check_tensor("rho_hat", rho_hat, dims=1))
+    total = in_single(rho_hat).sum(-1, keepdim=True)
+    if (rho_hat < 0).any() or (total == 0).any():
+        raise ValueError(f"rho_hat must be >= 0, and not all 0, got {rho_hat}")
+    share = rho_hat / total
+    return torch.exp(-torch.xlogy(share, share).sum(-1))
 
 
 class FrequencyMeter:

@@ -42,12 +42,14 @@ def frequency_penalty(
             against the units, for instance (L,) for one per unit.
         weight: factor of each unit's divergence; a tensor is broadcast as rho is. The more units
             there are, the less each adds to the error, a mean over features: `penalty_weight` is
-            the rule.
+            the rule. Times (activation_frequency(z) < rho) it asks for *at least* rho.
         temperature: > 0, of the sigmoid whose slope is the count's; 0.3 suits a spread of 1.
         eps: in (0, 0.5); bounds the pull on a unit that is never or always on. By default the
             `unbiased_eps` of the batch's rows; of this part's, where batch_mean tells no `rows`.
         dim: the dim or dims to count over: by default all but the last, so that (B, L) and
-            sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,).
+            sequences (B, T, L) give a scalar; in an ensemble (N, B, L) -2, which gives (N,). With
+            -1 it counts units, and k of L are on in each row: rho=k / L, weight=1 / B, eps=1e-3, as
+            the default eps is for rows that are a sample, and these are all there are.
         batch_mean: makes a whole batch's frequency from that of this part and its rows, 0 or more:
             `over_ranks`, a `RunningFrequency`, or what `backward_in_parts` gives.
 
@@ -72,7 +74,8 @@ def frequency_penalty(
     target = check_rho(rho, like=z, shape=units)
     warn_of_latents("pre_activations", z)
     rows = z.numel() // math.prod(units)
-    if batch_mean is None and not torch.compiler.is_compiling():
+    is_sample = z.ndim - 1 not in counted  # the units of a row are all there are
+    if batch_mean is None and is_sample and not torch.compiler.is_compiling():
         rarest = (
             rho if not isinstance(rho, Tensor) else torch.minimum(target, 1 - target).detach().min()
         )

@@ -15,6 +15,7 @@ LONGEST = (
     "notebooks/05_weight_initialisation.ipynb",
     "notebooks/06_all_together.ipynb",
     "notebooks/07_which_frequency.ipynb",
+    "notebooks/09_where_else_does_a_count_lose_its_gradient.ipynb",
     "tests/notebooks/test_teeth.py",
     "notebooks/03_soft_activations.ipynb",
     "tests/reuse/test_distributed.py",

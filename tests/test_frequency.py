@@ -15,6 +15,7 @@ from saetools import (
     soft_frequency_logits,
     step_frequency,
     straight_through_frequency,
+    straight_through_gate,
     tanh_step,
 )
 
@@ -434,3 +435,33 @@ def test_bad_pre_activations_are_refused_by_every_estimate(estimate, z, error, m
 def test_bad_input_to_smooth_is_refused(rho_hat, eps, error, message):
     with pytest.raises(error, match=message):
         smooth(rho_hat, eps)
+
+
+@every_step
+def test_a_gate_is_hard_in_value_and_has_the_slope_of_its_step(step):
+    z = normal(4, 6, 3)
+    assert torch.equal(straight_through_gate(z, 0.7, step=step), (z > 0).double())
+    assert torch.equal(gradient(straight_through_gate, z, 0.7, step=step), slope(step, z, 0.7))
+
+
+@every_step
+def test_gates_have_the_mean_of_the_straight_through_count(step):
+    z = normal(6, 3)
+    gates = straight_through_gate(z, 0.3, step=step).mean(-2)
+    torch.testing.assert_close(gates, straight_through_frequency(z, 0.3, step=step))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_gate_keeps_dtype_shape_and_nan(dtype):
+    scores = torch.tensor([0.5, -math.inf, math.nan, 0.0], dtype=dtype)
+    gate = straight_through_gate(scores, 0.3)
+    assert gate.dtype == dtype
+    assert gate[[0, 1, 3]].tolist() == [1, 0, 0]
+    assert gate[2].isnan()
+    assert straight_through_gate(torch.tensor(2.0), 0.3).shape == ()
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
+def test_a_gate_needs_a_positive_temperature(bad):
+    with pytest.raises(ValueError, match="temperature must be finite and greater than 0"):
+        straight_through_gate(torch.ones(3), bad)

@@ -15,6 +15,7 @@ from saetools import (
     evaluate,
     fvu,
     l0,
+    usage_perplexity,
 )
 
 
@@ -184,3 +185,19 @@ def test_a_meter_is_saved_gone_on_with_and_begun_anew(tmp_path):
     fresh = FrequencyMeter()
     fresh.load_state_dict(FrequencyMeter().state_dict())
     assert (fresh.active, fresh.rows) == (None, 0)
+
+
+def test_usage_perplexity_counts_the_units_that_are_used_evenly():
+    for used in range(1, 6):
+        share = torch.zeros(5).index_fill_(0, torch.arange(used), 0.3)
+        assert usage_perplexity(share).item() == pytest.approx(used, rel=1e-6)
+    uneven = torch.tensor([[3.0, 1.0], [1.0, 1.0]])
+    by_hand = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert usage_perplexity(uneven).tolist() == pytest.approx([by_hand, 2])
+    assert usage_perplexity(uneven.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("rho_hat", [[0.0, 0.0], [1.0, -0.5]])
+def test_usage_that_is_none_has_no_perplexity(rho_hat):
+    with pytest.raises(ValueError, match="rho_hat must be >= 0, and not all 0"):
+        usage_perplexity(torch.tensor(rho_hat))

@@ -864,3 +864,30 @@ def test_the_weight_for_so_many_units_is_the_variance_over_those_that_are_to_be_
     ):
         with pytest.raises(error, match=next(iter(bad))):
             penalty_weight(**({"x": x, "rho": 0.2, "units": 10} | bad))
+
+
+def test_with_a_weight_of_those_below_it_asks_for_at_least_rho():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 3, generator=generator) + torch.tensor([-2.0, 0.0, 2.0])
+    z.requires_grad_()
+    below = activation_frequency(z) < 0.2
+    assert below.tolist() == [True, False, False]
+    cost = frequency_penalty(z, rho=0.2, weight=below)
+    [slope] = torch.autograd.grad(cost, z)
+    assert (slope[:, 0] < 0).all()
+    assert (slope[:, 1:] == 0).all()
+    assert cost == frequency_penalty(z[:, :1], rho=0.2)
+
+
+def test_over_the_units_of_each_row_it_brings_k_of_them_on():
+    z = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    adam = torch.optim.Adam([z], lr=0.02)
+    for _ in range(200):
+        adam.zero_grad()
+        frequency_penalty(z, rho=4 / 16, weight=1 / 50, eps=1e-3, dim=-1).backward()
+        adam.step()
+    on = (z > 0).sum(-1)
+    assert (on == 4).float().mean() >= 0.9
+    frequency_penalty(torch.randn(9, 64), rho=2 / 64, eps=1e-3, dim=-1)  # warns of no few rows
+    over_rows = frequency_penalty(z, rho=4 / 16, weight=1 / 50, eps=1e-3, dim=-1)
+    torch.testing.assert_close(over_rows, frequency_penalty(z.mT, rho=4 / 16, eps=1e-3) / 50)

@@ -95,6 +95,16 @@ def phi_ceiling(p, q):
 """,
         "phi 0.546, its ceiling 1.000",
     ),
+    "the penalty has no slope": (
+        "09",
+        "penalties.py",
+        """
+_with_a_slope = frequency_penalty
+def frequency_penalty(z, **options):
+    return _with_a_slope(z, **options).detach() + 0 * z.sum()
+""",
+        "the package does as the lines above: False",
+    ),
 }
 LATE = {  # a result of training fails
     "the recipe forgets its penalty": (
@@ -187,6 +197,44 @@ def train_ensemble(*arguments, **options):
 train_ensemble.__kwdefaults__ = _train_ensemble.__kwdefaults__
 """,
         "claimed",
+    ),
+    "a router's margins have no slope": (
+        "09",
+        "reuse/routing.py",
+        """
+_margins = top_k_margins
+def top_k_margins(logits, k):
+    return _margins(logits.detach(), k) + 0 * logits
+""",
+        "claimed 0, measured",
+    ),
+    "gates have no penalty": (
+        "09",
+        "penalties.py",
+        """
+_for_samples = frequency_penalty
+def frequency_penalty(z, *, eps=None, **options):
+    return _for_samples(z, **options) if eps is None else 0 * z.sum()
+""",
+        "claimed 0.25 ± 0.02",
+    ),
+    "dead codes stay as they are": (
+        "09",
+        "reuse/reviving.py",
+        """
+def restart_rows_(parameter, *_):
+    return parameter
+""",
+        "claimed 5 (1 to 9), measured",
+    ),
+    "gates have no slope": (
+        "09",
+        "frequency.py",
+        """
+def straight_through_gate(z, temperature):
+    return is_above(z)
+""",
+        "does not require grad",
     ),
 }
 
