@@ -57,13 +57,16 @@ def cut_at(stages: Mapping[str, Tensor]) -> str | None:
     return lost[-1] if lost else None
 
 
-def draw_network(ax: Axes, paths: Mapping[str, Mapping[str, Tensor]]) -> str:
+def draw_network(
+    ax: Axes, paths: Mapping[str, Mapping[str, Tensor]], *, gradients: bool = True
+) -> str:
     """The autoencoder, and below it the paths of penalties, with the place of each one's cut.
 
     Args:
         ax: of a figure about 9 inches wide, and 1.4 and 0.7 for each path high.
         paths: name -> stages, as for `arrivals`, of at most five; the first one is "z" or "code",
             where the path leaves the network, and the second is the count.
+        gradients: draw what comes back as well.
 
     Returns:
         What the drawing shows, in sentences, to be its alt text.
@@ -98,20 +101,25 @@ def draw_network(ax: Axes, paths: Mapping[str, Mapping[str, Tensor]]) -> str:
     ends = (0.68, 0.9), (2.0, 2.76), (3.05, 3.85), (4.65, 5.45), (5.75, 6.6), (7.7, 8.05)
     for a, b in (*ends, (8.95, 9.75)):
         _arrow(ax, (a, 1.07), (b, 1.07), "black")
-        _arrow(ax, (b, 0.9), (a, 0.9), COLOURS["gradient"])
-    ax.text(9.35, 0.62, "dashed: gradient", ha="center", fontsize=8, color=COLOURS["gradient"])
+        if gradients:
+            _arrow(ax, (b, 0.9), (a, 0.9), COLOURS["gradient"])
+    if gradients:
+        ax.text(9.35, 0.62, "dashed: gradient", ha="center", fontsize=8, color=COLOURS["gradient"])
     said = [
         "The network: 20 numbers, an encoder, four pre-activations z, a ReLU, four numbers that "
-        "are the code, a decoder, a copy of the 20 numbers, and their squared error, whose "
-        "gradient goes all the way back"
+        "are the code, a decoder, a copy of the 20 numbers, and their squared error"
+        + gradients
+        * ", whose gradient goes all the way back"
     ]
     for row, (name, stages) in enumerate(paths.items()):
-        said.append(_draw_path(ax, -0.1 - 0.95 * row, name, stages))
+        said.append(_draw_path(ax, -0.1 - 0.95 * row, name, stages, gradients))
     return ". ".join(said) + "."
 
 
-def _draw_path(ax: Axes, y: float, name: str, stages: Mapping[str, Tensor]) -> str:
-    names, found, cut = list(stages), arrivals(stages), cut_at(stages)
+def _draw_path(ax: Axes, y: float, name: str, stages: Mapping[str, Tensor], gradients: bool) -> str:
+    names = list(stages)
+    found = arrivals(stages) if gradients else dict.fromkeys(names, NONE)
+    cut = cut_at(stages) if gradients else None
     start = COLUMNS[0] if names[0] == "z" else 5.6
     columns = COLUMNS if names[0] == "z" else (5.6, 6.5, 7.7, 9.0, 10.3)
     top = 0.42 if y > -0.5 else y + 0.95
@@ -131,6 +139,8 @@ def _draw_path(ax: Axes, y: float, name: str, stages: Mapping[str, Tensor]) -> s
             lost = "cut" if found[names[place - 1]] == NONE else "only zeros"
             ax.text(x - width / 2, y - 0.47, lost, ha="center", va="center", color=CUT)
     listed = f"Path {name}: {', '.join(names)}"
+    if not gradients:
+        return listed
     if cut is None:
         return f"{listed}; its gradient arrives at {names[0]}"
     what = "nothing but zeros arrive" if found[names[0]] == ZERO else "none arrives"

@@ -12,7 +12,7 @@ from saetools.training.ensemble import train_ensemble
 from saetools.training.loop import Penalty, train
 from saetools.training.models import Output, SparseAutoencoder
 
-Start = Callable[[int], SparseAutoencoder]
+Start = Callable[..., SparseAutoencoder]  # of seed=
 
 
 class Rows(Protocol):
@@ -47,7 +47,7 @@ def trained(
     """Train a model from each seed for each group, and measure it.
 
     Args:
-        groups: name -> start, which makes a model from a seed, and penalty, which sees the Output
+        groups: name -> start, which makes a model from `seed=`, and penalty, which sees the Output
             of its group alone, (S, B, L), and returns (S,); of a model alone (B, L), and ().
         data: rows to train on and to test on.
         seeds: of the models, and of their orders of the rows.
@@ -57,12 +57,12 @@ def trained(
 
     Example:
         >>> from saetools import chicago_context
-        >>> groups = {"no penalty": (lambda seed: SparseAutoencoder(seed=seed), None)}
+        >>> groups = {"no penalty": (SparseAutoencoder, None)}
         >>> trained(groups, chicago_context(), seeds=range(2), steps=3)["no penalty"].fvu.shape
         torch.Size([2])
     """
     sizes, x = [len(seeds)] * len(groups), data.train
-    models = [start(seed) for start, _ in groups.values() for seed in seeds]
+    models = [start(seed=seed) for start, _ in groups.values() for seed in seeds]
     penalties = [penalty for _, penalty in groups.values()]
     orders = [*seeds] * len(groups)
     before = frequencies(models, x)

@@ -68,6 +68,15 @@ def test_a_gradient_is_drawn_for_each_step_on_which_there_is_one():
     assert dashed(PATHS["clamp, dead"][0]) - network == 1
 
 
+def test_a_drawing_without_gradients_does_not_tell():
+    _, [ax] = new_figure()
+    text = draw_network(ax, {"path": PATHS["comparison"][0]}, gradients=False)
+    assert "gradient" not in text
+    assert "Path path: z, count, mean, kept, sum." in text
+    assert not [line for line in ax.lines if line.get_marker() == "X"]
+    assert not [word for word in ax.texts if "gradient" in word.get_text()]
+
+
 def test_a_drawing_needs_a_title_and_no_labels():
     figure, [ax] = new_figure()
     text = draw_network(ax, {"path": PATHS["sigmoid"][0]})

@@ -6,7 +6,7 @@ from saetools.training.models import Output
 from saetools.tutorial.harness import side_by_side, trained
 
 
-def start(seed):
+def start(*, seed):
     return SparseAutoencoder(seed=seed)
 
 
@@ -23,7 +23,7 @@ def test_each_model_is_trained_as_it_would_be_by_itself(alone):
     found = trained(GROUPS, DATA, seeds=(3, 5), steps=20, alone=alone, lr=1e-2)
     for name, (_, cost) in GROUPS.items():
         for place, seed in enumerate((3, 5)):
-            model = start(seed)
+            model = start(seed=seed)
             history = train(model, DATA.train, cost, steps=20, seed=seed, lr=1e-2)
             torch.testing.assert_close(found[name].error[place], history.error)
             torch.testing.assert_close(found[name].penalty[place], history.penalty)
