@@ -65,7 +65,7 @@ def draw_network(
     Args:
         ax: of a figure about 9 inches wide, and 1.4 and 0.7 for each path high.
         paths: name -> stages, as for `arrivals`, of at most five; the first one is "z" or "code",
-            where the path leaves the network, and the second is the count.
+            where the path leaves the network, and the second is the count, or "ReLU" before it.
         gradients: draw what comes back as well.
 
     Returns:
@@ -129,7 +129,8 @@ def _draw_path(ax: Axes, y: float, name: str, stages: Mapping[str, Tensor], grad
         if not place:
             continue
         before, width = columns[place - 1] + (0.5 if place > 1 else 0), 1.0
-        colour = COLOURS["count"] if place == 1 else "white"
+        counts = place == 1 + ("ReLU" in names)  # what turns a number into a count
+        colour = COLOURS["ReLU"] if stage == "ReLU" else COLOURS["count"] if counts else "white"
         _box(ax, x, y, stage, colour, width, CUT if stage == cut else "black")
         _arrow(ax, (before, y + 0.08), (x - width / 2, y + 0.08), "black")
         if found[names[-1]] == SOME and found[names[place - 1]] == SOME:
