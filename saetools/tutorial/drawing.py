@@ -26,6 +26,9 @@ def arrivals(stages: Mapping[str, Tensor]) -> dict[str, str]:
     Args:
         stages: name -> tensor, each computed from the one before it.
 
+    Raises:
+        ValueError: if a gradient arrives at a stage that does not come through the next one.
+
     Example:
         >>> z = torch.ones(3, 2, requires_grad=True)
         >>> on = z > 0
@@ -45,6 +48,9 @@ def arrivals(stages: Mapping[str, Tensor]) -> dict[str, str]:
     for name, gradient in zip(reached, gradients, strict=True):
         if gradient is not None:
             found[name] = SOME if gradient.any() else ZERO
+    for before, after in pairwise(stages):
+        if found[before] != NONE and found[after] == NONE:
+            raise ValueError(f"{after} must be the tensor from which the next stage was computed")
     return found
 
 

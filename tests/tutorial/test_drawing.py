@@ -56,6 +56,12 @@ def test_the_drawing_and_its_text_show_the_cut(stages, arrives, cut):
     assert (len(set(framed)) == 3) == (cut is not None)  # black, grey, and that of a cut
 
 
+def test_a_stage_that_the_next_one_does_not_use_is_refused():
+    z = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="relu must be the tensor from which the next stage"):
+        arrivals({"z": z, "relu": z.relu(), "mean": z.relu().mean()})
+
+
 def test_a_gradient_is_drawn_for_each_step_on_which_there_is_one():
     def dashed(stages):
         _, [ax] = new_figure()

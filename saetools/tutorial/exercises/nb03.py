@@ -58,8 +58,8 @@ def check_spread_needed(answer: Callable[[], Any]) -> str | None:
         return "0.2 everywhere: those are the frequencies before training."
     if abs(found[0.1] - 0.2) < 0.01:
         return (
-            "0.2 at a spread of 0.1: that is the soft count, with which the penalty is content. "
-            "Report the hard one."
+            "0.2 at a spread of 0.1: that is the soft count, with which the penalty is content, or "
+            "the units still have a spread of 1 at the start."
         )
     if max(found.values()) < 0.01:
         return "0 everywhere: is the spread at the start the one that was asked for?"
