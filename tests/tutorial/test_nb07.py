@@ -40,6 +40,9 @@ PHI = {
     "the sign is lost": lambda a, b: phi(a, b).abs(),
     "the wrong way round": lambda a, b: -phi(a, b),
     "the square of it": lambda a, b: phi(a, b) ** 2,
+    "take one of the two throughout": lambda a, b: (
+        (centred(a) * centred(b)).mean() / (centred(a).std() * centred(b).std())
+    ),
     "that is the covariance": lambda a, b: (centred(a) * centred(b)).mean(),
     "how often both are on": lambda a, b: (a & b).double().mean(),
     "phi over its ceiling": over_ceiling,

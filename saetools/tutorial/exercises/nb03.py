@@ -29,6 +29,8 @@ def check_straight_through(answer: Callable[[Tensor, float], Tensor]) -> str | N
         return "the gradient has the wrong sign: detach the soft that is subtracted."
     if is_close(pull, ramp * 1.8):
         return "the gradient lacks the factor 1 / (6 T): divide z by 6 T inside the ramp."
+    if is_close(pull, ((z > 0) & (z < 1.8)).float() / 1.8 / 4):
+        return "the ramp begins at 0: add 1/2, so that it is 1/2 there and reaches either side."
     if not pull[z.detach() < 0].any():
         return (
             "a row on which the unit is off gets no gradient: the ramp must see z as it is, "

@@ -45,6 +45,9 @@ def _mistaken_phi(got: float, active: Tensor, on: Tensor, expected: float) -> st
         "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
         "the sign is the wrong way round.": -expected,
         "that is the square of it.": expected**2,
+        "the mean divides by n, torch's std by n - 1: take one of the two throughout.": (
+            expected * (1 - 1 / len(active))
+        ),
         "that is the covariance: divide by both spreads.": both - shares[0] * shares[1],
         "that is how often both are on: subtract what chance gives.": both,
         "that is phi over its ceiling, which the notebook needs next: here phi itself is asked "
