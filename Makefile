@@ -37,7 +37,7 @@ site-test: $(VENV)/browser site  ## every page in Chromium, at two widths, light
 update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their committed outputs
 	@$(BIN)/python tools/notebooks.py update
 
-lecture: $(VENV)/ready  ## lecture/: the notebooks without outputs, answers and solutions
+lecture: $(VENV)/ready  ## lecture-version/: the notebooks without outputs, answers and solutions
 	@$(BIN)/python tools/lecture.py
 
 check-everywhere: $(VENV)/ready  ## the committed outputs again, with other threads and instruction sets
@@ -54,4 +54,4 @@ $(VENV)/ready: pyproject.toml constraints.txt tools/setup_venv.py
 	@"$(PYTHON)" tools/setup_venv.py $(VENV)
 
 clean:
-	rm -rf $(VENV) build lecture
+	rm -rf $(VENV) build lecture-version

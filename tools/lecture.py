@@ -1,6 +1,6 @@
 """An empty version of the notebooks, for a lecture: without outputs, answers and solutions.
 
-python tools/lecture.py                    into lecture/, beside notebooks/
+python tools/lecture.py                    into lecture-version/, beside notebooks/
 python tools/lecture.py --with-solutions   with the solutions in the places of the stubs
 
 What goes is marked in the notebooks: a folded block, <details>, which holds a solution or answers;
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--with-solutions", action="store_true")
     options = parser.parse_args(arguments)
-    folder = ROOT / "lecture"  # beside notebooks/, so that relative links and paths hold
+    folder = ROOT / "lecture-version"  # beside notebooks/, so that relative links and paths hold
     folder.mkdir(exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

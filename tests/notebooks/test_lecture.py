@@ -84,7 +84,7 @@ def test_they_are_written_beside_the_notebooks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lecture, "ROOT", tmp_path)
     main([])
     assert "2 notebooks" in capsys.readouterr().out
-    assert read(tmp_path / "lecture" / NOTEBOOKS[1].name) == emptied(read(NOTEBOOKS[1]))
+    assert read(tmp_path / "lecture-version" / NOTEBOOKS[1].name) == emptied(read(NOTEBOOKS[1]))
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import torch
 
 from saetools import (
     SparseAutoencoder,
+    bernoulli_kl,
     chicago_context,
-    frequency_penalty,
     initialise_for_frequency_,
     smooth,
     straight_through_frequency,
@@ -89,7 +89,11 @@ def groups(*, rows=32, rho=0.05):
         return initialise_for_frequency_(SparseAutoencoder(seed=seed), days.train, rho=rho)
 
     def penalty(eps):
-        return lambda output: frequency_penalty(output.pre_activations, rho=rho, eps=eps, dim=-2)
+        def kept(output):
+            rho_hat = straight_through_frequency(output.pre_activations, 0.3)
+            return bernoulli_kl(smooth(rho_hat, eps), rho=rho).sum(-1)
+
+        return kept
 
     starts = {eps: (start, penalty(eps)) for eps in (1e-3, 1 / 130, 1 / 34)}
     return trained(starts, days, seeds=range(8), batch_size=rows)
