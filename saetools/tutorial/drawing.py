@@ -34,7 +34,8 @@ def arrivals(stages: Mapping[str, Tensor]) -> dict[str, str]:
         >>> on = z > 0
         >>> arrivals({"z": z, "on": on, "mean": on.float().mean(0)})
         {'z': 'none', 'on': 'none', 'mean': 'none'}
-        >>> arrivals({"z": z, "clamped": z.clamp(2, 3), "sum": z.clamp(2, 3).sum()})["z"]
+        >>> clamped = z.clamp(2, 3)
+        >>> arrivals({"z": z, "clamped": clamped, "sum": clamped.sum()})["z"]
         'zero'
     """
     end = list(stages.values())[-1]
