@@ -11,9 +11,6 @@ from lecture import YOURS, emptied, main, solutions
 
 from notebooks import execute
 
-# Notebooks whose text marks what its results show.
-MARKED = ("01", "02", "03", "04", "05", "07")
-
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -40,11 +37,12 @@ def test_nothing_that_answers_is_left(path):
     for number in exercises(notebook):
         assert solution(notebook, number).strip() not in left
     assert len(exercises(notebook)) == len(solutions(notebook)) >= 2
-    if path.name[:2] in MARKED:
-        assert "**What this shows" not in left
-        guesses = text(notebook).count("> **Predict.**")
-        answered = left.count(YOURS) - len(exercises(notebook)) - 1  # and "Check yourself"
-        assert answered >= guesses - 1, "a guess is answered in the text, and nothing marks it"
+    for number in exercises(notebook):  # how hard it is, and how long it takes
+        assert re.search(rf"^## Exercise {number} \(.*minutes.*\)$", left, re.MULTILINE)
+    assert "**What this shows" not in left
+    guesses = text(notebook).count("> **Predict.**")
+    answered = left.count(YOURS) - len(exercises(notebook)) - 1  # and "Check yourself"
+    assert answered >= guesses - 1, "a guess is answered in the text, and nothing marks it"
 
 
 @every_notebook
