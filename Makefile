@@ -6,7 +6,7 @@ SOURCES := saetools tests tools benchmarks notebooks docs
 # Two workers of one thread, which get whole files, the longest first: tests/conftest.py has the list.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: notebooks style check test nightly lab site site-test update-outputs check-everywhere clean
+.PHONY: notebooks style check test nightly lab site site-test update-outputs lecture check-everywhere clean
 
 notebooks: $(VENV)/ready  ## execute every notebook; executed copies and their pages under build/
 	@$(BIN)/python tools/notebooks.py run
@@ -37,6 +37,9 @@ site-test: $(VENV)/browser site  ## every page in Chromium, at two widths, light
 update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their committed outputs
 	@$(BIN)/python tools/notebooks.py update
 
+lecture: $(VENV)/ready  ## lecture-version/: the notebooks without outputs, answers and solutions
+	@$(BIN)/python tools/lecture.py
+
 check-everywhere: $(VENV)/ready  ## the committed outputs again, with other threads and instruction sets
 	@$(BIN)/python tools/check_everywhere.py
 
@@ -51,4 +54,4 @@ $(VENV)/ready: pyproject.toml constraints.txt tools/setup_venv.py
 	@"$(PYTHON)" tools/setup_venv.py $(VENV)
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build lecture-version

@@ -33,7 +33,8 @@ language = "en_GB"
 root_doc = "README"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 include_patterns = ["*.md", "docs/**", "notebooks/*", "benchmarks/**.md", "saetools/data/*.md"]
-exclude_patterns = [".*", "build", "dist", "tests", "docs/navigation.md", "**/.ipynb_checkpoints"]
+exclude_patterns = [".*", "build", "dist", "lecture-version", "tests", "docs/navigation.md"]
+exclude_patterns += ["**/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True

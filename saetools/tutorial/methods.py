@@ -18,6 +18,7 @@ from saetools.training.multipliers import FrequencyMultipliers
 from saetools.training.recipe import learn_shift_hold, train_at_frequency
 from saetools.training.start import start_at_frequency_
 from saetools.tutorial.comparison import Task
+from saetools.tutorial.harness import side_by_side
 
 Models = list[SparseAutoencoder]
 Penalty = Callable[[Output], Tensor]
@@ -51,16 +52,7 @@ def together(
     models = [model for plan in plans for model in plan.models]
     sizes = [len(plan.models) for plan in plans]
 
-    def penalties(out: Output) -> Tensor:
-        parts = zip(*(field.split(sizes) for field in out), strict=True)
-        none = out.pre_activations.new_zeros(len(seeds))
-        costs = [
-            none if plan.penalty is None else plan.penalty(Output(*part))
-            for plan, part in zip(plans, parts, strict=True)
-        ]
-        return torch.cat(costs)
-
-    penalty = penalties if len(plans) > 1 else plans[0].penalty
+    penalty = side_by_side([plan.penalty for plan in plans], sizes)
     orders = list(seeds) * len(plans)
     if way == "held":
         options: dict[str, Any] = {"steps": steps, "seeds": orders, "weight": 1.0}

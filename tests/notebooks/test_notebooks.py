@@ -20,7 +20,7 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 def words(notebook):
     text = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return len(re.sub(r"```.*?```", " ", text, flags=re.DOTALL).split())
+    return len(re.sub(r"```.*?```|<!--.*?-->", " ", text, flags=re.DOTALL).split())
 
 
 def faults(notebook, number):

@@ -19,6 +19,7 @@ NO_RESULTS = re.compile(r"## Sources.*|^> \*\*Predict\.\*\*.*?$", re.DOTALL | re
 ALLOWED: dict[str, dict[str, str]] = {
     "04": {"0.167": "an answer, with its sum beside it"},
     "05": {"0.9": "an answer: 1 minus the 10 % of the question"},
+    "07": {"0.41": "an answer, with its sum beside it"},
     "06": {"1.96": "the normal distribution's, in an exercise"},
 }
 

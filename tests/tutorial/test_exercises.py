@@ -6,7 +6,8 @@ The solutions printed in the notebooks are run in test_notebooks.py.
 import pytest
 import torch
 
-from saetools.tutorial.exercises.nb01 import check_reaches, check_row_frequency
+from saetools import PostedAutoencoder, chicago_context
+from saetools.tutorial.exercises.nb01 import check_reaches, check_verdicts, suspects
 from saetools.tutorial.exercises.nb02 import (
     check_gradient_kinds,
     check_kept_inside,
@@ -24,33 +25,9 @@ def printed(capsys, check, *arguments):
 
 
 def test_an_exercise_that_is_not_answered_is_no_error(capsys):
-    for check in (check_row_frequency, check_reaches, check_kept_inside):
+    for check in (check_reaches, check_verdicts, check_kept_inside):
         assert "not answered yet" in printed(capsys, check, not_answered)
     assert "not answered yet" in printed(capsys, check_gradient_kinds, not_answered, {})
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (lambda e: (e > 0).float().mean(0), "correct."),
-        (lambda e: (e > 0).sum(0) / e.shape[0], "correct."),
-        (lambda e: (e > 0).double().mean(0).tolist(), "a tensor of shape (3,), got list"),
-        (lambda e: (e > 0).float().mean(1), "average over the batch (dim 0)"),
-        (
-            lambda e: (e > 0).float().mean(),
-            "one number per unit, a tensor of shape (3,), got shape ()",
-        ),
-        (lambda e: (e > 0).sum(0), "those are counts"),
-        (lambda e: (e > 0).mean(0), "turn them into floats first"),
-        (lambda e: (e >= 0).float().mean(0), "always >= 0"),
-        (lambda e: e.mean(0), "the mean activation"),
-        (lambda e: (e > 0).sum(0) / 128, "divided by 128 where the batch has 9"),
-        (lambda e: (e > 0).sum(0) / (9 / 20), "divided by 0.45 where the batch has 9"),
-        (lambda e: torch.tensor([0.5, 0.2, 0.1]), "expected [1.0, 0.0, 0.44"),
-    ],
-)
-def test_row_frequency(capsys, answer, says):
-    assert says in printed(capsys, check_row_frequency, answer)
 
 
 def right(term, parameters, **options):
@@ -93,6 +70,47 @@ def by_backward(term, parameters):
 )
 def test_reaches(capsys, answer, says):
     assert says in printed(capsys, check_reaches, answer)
+
+
+def gradients(suspect, weight):
+    model, batch = PostedAutoencoder(seed=0), chicago_context().train[:128]
+    output = model(batch)
+    error = (output.reconstruction - batch).square().mean()
+    (error + weight * suspect(output)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def by_experiment(suspects, largest=1e9, same=torch.equal):
+    verdicts = {}
+    for name, suspect in suspects.items():
+        without, once, often = (gradients(suspect, weight) for weight in (0, 1, largest))
+        small = (once - without).norm() < 0.01 * without.norm()
+        verdicts[name] = "no effect" if same(often, without) else "weak" if small else "strong"
+    return verdicts
+
+
+def by_value(suspects):
+    output = PostedAutoencoder(seed=0)(chicago_context().train[:128])
+    return {name: "strong" if term(output) > 1e-9 else "weak" for name, term in suspects.items()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (by_experiment, "correct."),
+        (lambda s: by_experiment(s, 1, torch.allclose), "A is not 'no effect': at a weight of 1"),
+        (by_value, "B is not 'strong': it changes the value of the loss"),
+        (lambda s: by_experiment(s, same=lambda *_: False), "B is not 'weak': the gradient is"),
+        (lambda s: by_experiment(s) | {"A": "strong"}, "A is not 'strong': with a weight of 1"),
+        (lambda s: by_experiment(s) | {"C": "weak"}, "C is not 'weak': with a weight of 1"),
+        (lambda s: by_experiment(s) | {"C": "no effect"}, "Was the penalty in the loss"),
+        (lambda s: by_experiment({"A": suspects()["A"]}), "no verdict yet on B"),
+        (lambda s: by_experiment(s) | {"D": "dead"}, "D: a verdict is"),
+        (lambda s: ["weak"] * 4, "expected a dict, penalty -> verdict, got list"),
+    ],
+)
+def test_verdicts(capsys, answer, says):
+    assert says in printed(capsys, check_verdicts, answer)
 
 
 CANDIDATES = {

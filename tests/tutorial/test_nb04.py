@@ -1,12 +1,20 @@
 """The checks of notebook 04 accept a right answer, and name the mistake of each wrong one."""
 
-import math
+from functools import cache
 
 import pytest
 import torch
 
-from saetools import smooth, straight_through_frequency
-from saetools.tutorial.exercises.nb04 import check_add_one, check_eps_for_push
+from saetools import (
+    SparseAutoencoder,
+    bernoulli_kl,
+    chicago_context,
+    initialise_for_frequency_,
+    smooth,
+    straight_through_frequency,
+)
+from saetools.tutorial.exercises.nb04 import check_add_one, check_rare_units
+from saetools.tutorial.harness import trained
 
 
 def not_answered(*_, **__):
@@ -18,7 +26,7 @@ def printed(capsys, check, *arguments):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("check", [check_add_one, check_eps_for_push])
+@pytest.mark.parametrize("check", [check_add_one, check_rare_units])
 def test_an_exercise_that_is_not_answered_is_no_error(capsys, check):
     assert "not answered yet" in printed(capsys, check, not_answered)
 
@@ -73,35 +81,46 @@ def test_add_one(capsys, answer, says):
     assert says in printed(capsys, check_add_one, answer)
 
 
-def exact(push, *, rho):
-    b = 1 + 2 * rho + push
-    return (b - math.sqrt(b * b - 4 * (2 + push) * rho)) / (2 * (2 + push))
+@cache
+def groups(*, rows=32, rho=0.05):
+    days = chicago_context()
+
+    def start(seed):
+        return initialise_for_frequency_(SparseAutoencoder(seed=seed), days.train, rho=rho)
+
+    def penalty(eps):
+        def kept(output):
+            rho_hat = straight_through_frequency(output.pre_activations, 0.3)
+            return bernoulli_kl(smooth(rho_hat, eps), rho=rho).sum(-1)
+
+        return kept
+
+    starts = {eps: (start, penalty(eps)) for eps in (1e-3, 1 / 130, 1 / 34)}
+    return trained(starts, days, seeds=range(8), batch_size=rows)
 
 
-def other_root(push, *, rho):
-    b = 1 + 2 * rho + push
-    return (b + math.sqrt(b * b - 4 * (2 + push) * rho)) / (2 * (2 + push))
+def settled(share, **options):
+    return {eps: share(group) for eps, group in groups(**options).items()}
 
 
-def without_squeeze(push, *, rho):
-    """Solves (rho - eps) / (eps (1 - eps)) = push."""
-    b = 1 + push
-    return (b - math.sqrt(b * b - 4 * push * rho)) / (2 * push)
+def over_rho(group):
+    return group.frequency.mean() / 0.05
 
 
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (exact, "correct."),
-        (lambda push, *, rho: torch.tensor(exact(push, rho=rho)), "correct."),
-        (lambda push, *, rho: str(exact(push, rho=rho)), "expected a number, got str"),
-        (lambda push, *, rho: -exact(push, rho=rho), "between 0 and 0.5, got -0.0009"),
-        (other_root, "the other root"),
-        (lambda push, *, rho: rho / push, "the rule of thumb"),
-        (lambda push, *, rho: rho / (1 + push), "Keep the factors"),
-        (without_squeeze, "smoothing brings in (1 - 2 eps)"),
-        (lambda push, *, rho: 0.001, "push = 200, rho = 0.2: your eps = 0.001 gives"),
-    ],
-)
-def test_eps_for_push(capsys, answer, says):
-    assert says in printed(capsys, check_eps_for_push, answer)
+FOUND = {
+    "correct": lambda: settled(over_rho),
+    "not answered yet": not_answered,
+    "divide them by rho": lambda: settled(lambda group: group.frequency.mean()),
+    "before training": lambda: settled(lambda group: group.before.mean() / 0.05),
+    "Pass batch_size=32": lambda: settled(over_rho, rows=128),
+    "one mean over all units": lambda: settled(lambda group: group.frequency),
+    "expected a dict with three eps": lambda: {1e-3: 2.9},
+    "eps = 0.0294 is missing": lambda: dict.fromkeys((1e-3, 1 / 130, 1 / 32), 1.0),
+    "eps = 0.0077: expected": lambda: dict(zip((1e-3, 1 / 130, 1 / 34), (2.9, 1, 1), strict=True)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("says", "answer"), FOUND.items(), ids=list(FOUND))
+def test_a_wrong_experiment_on_rare_units_is_named(says, answer, capsys):
+    assert says in printed(capsys, check_rare_units, answer)

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from saetools.tutorial.exercises.nb05 import check_mixed_share, check_shift_bias
+from saetools import (
+    SparseAutoencoder,
+    activation_frequency,
+    chicago_context,
+    initialise_for_frequency_,
+)
+from saetools.tutorial.exercises.nb05 import check_rows_needed, check_shift_bias
 
 
 def printed(capsys, check, answer):
@@ -15,7 +21,7 @@ def not_answered(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("check", [check_shift_bias, check_mixed_share])
+@pytest.mark.parametrize("check", [check_shift_bias, check_rows_needed])
 def test_an_exercise_that_is_not_answered_is_no_error(capsys, check):
     assert "not answered yet" in printed(capsys, check, not_answered)
 
@@ -59,22 +65,44 @@ def test_shift_bias(capsys, answer, says):
     assert says in printed(capsys, check_shift_bias, answer)
 
 
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (lambda p: ((p > 0).any(1) & (p <= 0).any(1)).float().mean(), "correct."),
-        (lambda p: (((p > 0).float().mean(1) % 1) > 0).double().mean().item(), "correct."),
-        (lambda p: ((p > 0).any(1) & (p <= 0).any(1)).mean(), "turn them into floats first"),
-        (lambda p: ((p > 0).any(1) & (p <= 0).any(1)).sum(), "that is a count"),
-        (lambda p: (p > 0).any(1).float().mean(), "rows with all units on are counted as well"),
-        (lambda p: (p <= 0).any(1).float().mean(), "rows with no unit on are counted as well"),
-        (lambda p: ((p >= 0).any(1) & (p < 0).any(1)).float().mean(), "a unit at 0 is off"),
-        (lambda p: ((p > 0).all(1) | (p <= 0).all(1)).float().mean(), "take the others"),
-        (lambda p: ((p > 0).any(0) & (p <= 0).any(0)).float().mean(), "over its units, dim=1"),
-        (lambda p: (p > 0).float().mean(), "mean activation frequency"),
-        (lambda p: ((p > 0).any(1) & (p <= 0).any(1)).float(), "expected one number"),
-        (lambda p: 0.123, "6 of these 10 rows"),
-    ],
-)
-def test_mixed_share(capsys, answer, says):
-    assert says in printed(capsys, check_mixed_share, answer)
+DAYS = chicago_context().train
+
+
+def drawn(rows, seed):
+    order = torch.randperm(len(DAYS), generator=torch.Generator().manual_seed(seed))
+    return DAYS[order[:rows]]
+
+
+def root_mean_square(miss):
+    return miss.square().mean().sqrt()
+
+
+def experiment(pick=drawn, distance=root_mean_square, seeds=32):
+    found = {}
+    for rows in (32, 128, 512, 2048):
+        samples = [pick(rows, seed) for seed in range(seeds)]
+        models = [
+            initialise_for_frequency_(SparseAutoencoder(seed=seed), x, rho=0.2)
+            for seed, x in enumerate(samples)
+        ]
+        measured = [activation_frequency(model.encode(DAYS)) for model in models]
+        found[rows] = distance(torch.stack(measured) - 0.2)
+    return found
+
+
+FOUND = {
+    "correct": experiment,
+    "not answered yet": lambda: not_answered(),
+    "one winter": lambda: experiment(lambda rows, seed: DAYS[:rows]),
+    "not on the rows drawn": lambda: experiment(lambda rows, seed: DAYS),
+    "that is the mean distance": lambda: experiment(distance=lambda miss: miss.abs().mean()),
+    "over all units, got shape (4,)": lambda: experiment(distance=lambda miss: miss.abs().mean(0)),
+    "expected a dict with the keys 32": lambda: {32: 0.07},
+    "expected about 0.0705": lambda: experiment(distance=lambda miss: miss.abs().max()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("says", "answer"), FOUND.items(), ids=list(FOUND))
+def test_a_wrong_experiment_on_rows_is_named(says, answer, capsys):
+    assert says in printed(capsys, check_rows_needed, answer)

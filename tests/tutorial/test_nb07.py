@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from saetools.tutorial.exercises.nb07 import check_auc, check_phi
+from saetools import chicago_context
+from saetools.tutorial.exercises.nb07 import check_auc, check_named_by_chance, check_phi
 from saetools.tutorial.measures import auc, phi_ceiling
 
 
@@ -39,6 +40,9 @@ PHI = {
     "the sign is lost": lambda a, b: phi(a, b).abs(),
     "the wrong way round": lambda a, b: -phi(a, b),
     "the square of it": lambda a, b: phi(a, b) ** 2,
+    "take one of the two throughout": lambda a, b: (
+        (centred(a) * centred(b)).mean() / (centred(a).std() * centred(b).std())
+    ),
     "that is the covariance": lambda a, b: (centred(a) * centred(b)).mean(),
     "how often both are on": lambda a, b: (a & b).double().mean(),
     "phi over its ceiling": over_ceiling,
@@ -65,4 +69,39 @@ def test_each_mistake_about_phi_is_named(says, answer, capsys):
 @pytest.mark.parametrize(("says", "answer"), AREA.items(), ids=list(AREA))
 def test_each_mistake_about_the_area_is_named(says, answer, capsys):
     check_auc(answer)
+    assert says in capsys.readouterr().out
+
+
+def named(*, seed=0, fires=True, sign=False, share=torch.mean, rhos=(0.02, 0.2, 0.5)):
+    x = chicago_context().train
+    z = (x - x.mean(0)) @ torch.randn(20, 64, generator=torch.Generator().manual_seed(seed))
+    found = {}
+    for rho in rhos:
+        on = z > z.quantile(1 - rho, dim=0) if fires else z
+        joint = torch.corrcoef(torch.cat([on, x], dim=1).double().T)[:64, 64:]
+        found[rho] = share(((joint if sign else joint.abs()).amax(1) > 0.5).double())
+    return found
+
+
+NAMED = {
+    "correct": named,
+    "not answered yet": lambda: unfinished(),
+    "expected a dict with the keys 0.02": lambda: named(rhos=(0.2,)),
+    "one share for each rho, got shape (64,)": lambda: named(share=lambda passes: passes),
+    "those are counts": lambda: named(share=torch.sum),
+    "correlate the *firing*": lambda: named(fires=False),
+    "so take abs()": lambda: named(sign=True),
+    "rho = 0.5: expected 0.76": lambda: named() | {0.5: 0.1},
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_seed_of_the_right_experiment_is_accepted(seed, capsys):
+    check_named_by_chance(lambda: named(seed=seed))
+    assert "correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("says", "answer"), NAMED.items(), ids=list(NAMED))
+def test_a_wrong_experiment_on_chance_is_named(says, answer, capsys):
+    check_named_by_chance(answer)
     assert says in capsys.readouterr().out

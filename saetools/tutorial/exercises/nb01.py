@@ -1,42 +1,20 @@
 """Checks of notebook 01."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, ones
 
-from saetools.tutorial.exercises.feedback import exercise, is_close, known_mistake, wrong_shape
+from saetools.frequency import activation_frequency
+from saetools.penalties import bernoulli_kl, frequency_penalty
+from saetools.training.models import Output
+from saetools.tutorial.exercises.feedback import exercise
 
 
 @exercise(1)
-def check_row_frequency(answer: Callable[[Tensor], Tensor]) -> str | None:
-    """Notebook 01, exercise 1: the share of the rows of `encoded` on which each unit is active."""
-    encoded = torch.tensor([[0.5, 0.0, 2.0], [0.1, 0.0, 0.0]] * 4 + [[3.0, 0.0, 0.0]])  # (9, 3)
-    got, right = answer(encoded.clone()), torch.tensor([1.0, 0.0, 4 / 9])
-    if isinstance(got, Tensor) and got.shape == (9,):
-        return "that is one number per row: average over the batch (dim 0), not over the units."
-    if mistake := wrong_shape(got, (3,), "one number per unit"):
-        return mistake
-    if is_close(got, right):
-        return None
-    known = {
-        "those are counts: divide by the number of rows that are there.": right * 9,
-        "a latent behind a ReLU is always >= 0: ask whether it is > 0.": torch.ones(3),
-        "that is the mean activation: count how often it is > 0.": encoded.mean(0),
-    }
-    if mistake := known_mistake(got, known):
-        return mistake
-    ratio = (got / right)[[0, 2]]
-    if ratio[0] > 0 and is_close(ratio[0], ratio[1]):
-        rows = f"{9 / ratio[0]:.4g} where the batch has 9"
-        return f"the counts are right, but divided by {rows}: take the number from the tensor."
-    return f"expected {right.tolist()}, got {got.tolist()}."
-
-
-@exercise(2)
 def check_reaches(answer: Callable[[Tensor, Iterable[Tensor]], bool]) -> str | None:
-    """Notebook 01, exercise 2: does a loss term send any gradient to any of the parameters?"""
-    used, unused, other = (torch.ones(3, requires_grad=True) for _ in range(3))
+    """Notebook 01, exercise 1: does a loss term send any gradient to any of the parameters?"""
+    used, unused, other = (ones(3, requires_grad=True) for _ in range(3))
     cases = (
         ("a term that uses every parameter", (used * unused).sum(), True),
         ("a term without a grad_fn", (used > 0).sum().float(), False),
@@ -61,4 +39,54 @@ def check_reaches(answer: Callable[[Tensor, Iterable[Tensor]], bool]) -> str | N
             except RuntimeError:
                 return "the term cannot be trained on afterwards: keep its graph."
             used.grad = unused.grad = None
+    return None
+
+
+Suspects = Mapping[str, Callable[[Output], Tensor]]
+
+VERDICTS = {"A": "weak", "B": "no effect", "C": "strong", "D": "no effect"}
+WRONG = {  # (what it is, what was said of it)
+    (
+        "weak",
+        "no effect",
+    ): "at a weight of 1 some bits of the gradient differ, and at a billion "
+    "all of it. Compare with torch.equal, not with allclose, and try a large weight.",
+    ("weak", "strong"): "with a weight of 1 it moves the gradient by less than 1 %.",
+    ("no effect", "weak"): "the gradient is the same to the last bit at a weight of a billion, "
+    "where a weak one would show. Compare with torch.equal.",
+    ("no effect", "strong"): "it changes the value of the loss, and that proves nothing: compare "
+    "the gradients of the weights.",
+    ("strong", "weak"): "with a weight of 1 it moves the gradient by far more than 1 %.",
+    ("strong", "no effect"): "its gradient differs at a weight of 1 already. Was the penalty in "
+    "the loss when you called backward?",
+}
+
+
+def suspects() -> Suspects:
+    """Four penalties, to be told apart by experiment and not by reading them here."""
+    return {
+        "A": lambda output: 1e-12 * frequency_penalty(output.pre_activations, rho=0.2),
+        "B": lambda output: _kl(activation_frequency(output.pre_activations)),
+        "C": lambda output: frequency_penalty(output.pre_activations, rho=0.2),
+        "D": lambda output: _kl(output.latents.sign().mean(-2)),
+    }
+
+
+def _kl(rho_hat: Tensor) -> Tensor:
+    return bernoulli_kl(rho_hat.clamp(0.001, 0.999), rho=0.2).sum()
+
+
+@exercise(2)
+def check_verdicts(answer: Callable[[Suspects], Any]) -> str | None:
+    """Notebook 01, exercise 2: which of four penalties are weak, strong, or without effect."""
+    got = answer(suspects())
+    if not isinstance(got, Mapping):
+        return f"expected a dict, penalty -> verdict, got {type(got).__name__}."
+    for name, verdict in VERDICTS.items():
+        if name not in got:
+            return f"no verdict yet on {name}."
+        if got[name] not in VERDICTS.values():
+            return f"{name}: a verdict is 'no effect', 'weak' or 'strong', got {got[name]!r}."
+        if got[name] != verdict:
+            return f"{name} is not {got[name]!r}: {WRONG[verdict, got[name]]}"
     return None

@@ -1,6 +1,7 @@
 """Checks of notebook 03."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ def check_straight_through(answer: Callable[[Tensor, float], Tensor]) -> str | N
         return "the gradient has the wrong sign: detach the soft that is subtracted."
     if is_close(pull, ramp * 1.8):
         return "the gradient lacks the factor 1 / (6 T): divide z by 6 T inside the ramp."
+    if is_close(pull, ((z > 0) & (z < 1.8)).float() / 1.8 / 4):
+        return "the ramp begins at 0: add 1/2, so that it is 1/2 there and reaches either side."
     if not pull[z.detach() < 0].any():
         return (
             "a row on which the unit is off gets no gradient: the ramp must see z as it is, "
@@ -38,27 +41,35 @@ def check_straight_through(answer: Callable[[Tensor, float], Tensor]) -> str | N
     return None
 
 
+# spread at the start -> mean hard frequency after training, and the tolerance
+SETTLED = {0.1: (0.0, 0.01), 0.3: (0.04, 0.03), 1.0: (0.2, 0.015), 3.0: (0.2, 0.025)}
+
+
 @exercise(2)
-def check_rectangle_slope(answer: Callable[[Tensor, float], Tensor]) -> str | None:
-    """Notebook 03, exercise 2: a rectangle kernel whose area is 1 at every bandwidth."""
-    z = torch.linspace(-2, 2, 40_001, dtype=torch.float64)
-    for bandwidth in (1.0, 0.1):
-        slope = answer(z, bandwidth)
-        if mistake := wrong_shape(slope, (40_001,), "one number for each z"):
-            return mistake
-        window = z[slope.double() != 0]
-        if len(window) == 0:
-            return "the slope is 0 everywhere: rows near 0 must be weighted."
-        width = (window.max() - window.min()).item()
-        if abs(width - bandwidth) > 0.01 * bandwidth:
+def check_spread_needed(answer: Callable[[], Any]) -> str | None:
+    """Notebook 03, exercise 2: where the hard count settles, by the spread at the start."""
+    got = answer()
+    if not isinstance(got, Mapping) or {float(spread) for spread in got} != set(SETTLED):
+        return f"expected a dict with the keys {', '.join(map(str, SETTLED))}, got {got!r}."
+    found = {}
+    for spread, value in got.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            return f"{spread}: expected one mean over all units, got shape {tuple(value.shape)}."
+        found[float(spread)] = torch.as_tensor(value).detach().item()
+    if all(abs(value - 0.2) < 1e-3 for value in found.values()):
+        return "0.2 everywhere: those are the frequencies before training."
+    if abs(found[0.1] - 0.2) < 0.01:
+        return (
+            "0.2 at a spread of 0.1: that is the soft count, with which the penalty is content, or "
+            "the units still have a spread of 1 at the start."
+        )
+    if max(found.values()) < 0.01:
+        return "0 everywhere: is the spread at the start the one that was asked for?"
+    for spread, (expected, tolerance) in SETTLED.items():
+        if abs(found[spread] - expected) > tolerance:
             return (
-                f"with a bandwidth of {bandwidth:g} the window is {width:.2g} wide: "
-                "it goes from -bandwidth / 2 to bandwidth / 2."
-            )
-        area = torch.trapezoid(slope.double(), z).item()
-        if abs(area - 1) > 0.01:
-            return (
-                f"with a bandwidth of {bandwidth:g} the area is {area:.2g}, not 1: a window "
-                "that is narrower must be higher."
+                f"{spread}: expected {expected} give or take {tolerance}, got {found[spread]:.3f}. "
+                "Scale weights and biases of the code's layer alike, keep T at 0.3, and train 300 "
+                "steps from 4 seeds."
             )
     return None

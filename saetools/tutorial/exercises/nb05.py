@@ -1,6 +1,6 @@
 """Checks of notebook 05."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,26 +47,31 @@ def check_shift_bias(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> str | N
     )
 
 
+SAMPLES, DAYS = (32, 128, 512, 2048), 4558
+
+
 @exercise(2)
-def check_mixed_share(answer: Callable[[Tensor], Any]) -> str | None:
-    """Notebook 05, exercise 2: the share of rows with a unit that is on and one that is off."""
-    kinds = {"none": [-1.0, -2.0, 0.0], "mixed": [2.0, -1.0, 0.0], "all": [1.0, 2.0, 0.5]}
-    # One unit is on for most rows: a count over rows and one over units tell apart.
-    pre = torch.tensor([kinds["none"]] + [kinds["mixed"]] * 6 + [kinds["all"]] * 3)  # (10, 3)
-    got = answer(pre)
-    if isinstance(got, Tensor) and got.numel() != 1:
-        return f"expected one number, a share of the rows, got shape {tuple(got.shape)}."
-    share = float(got)
-    if abs(share - 0.6) < 1e-6:
+def check_rows_needed(answer: Callable[[], Any]) -> str | None:
+    """Notebook 05, exercise 2: how far units start from rho, by the rows that set them."""
+    got = answer()
+    if not isinstance(got, Mapping) or set(got) != set(SAMPLES):
+        return f"expected a dict with the keys {', '.join(map(str, SAMPLES))}, got {got!r}."
+    found = [torch.as_tensor(got[rows]).detach() for rows in SAMPLES]
+    if wrong := [tuple(value.shape) for value in found if value.numel() != 1]:
+        return f"expected one number for each, over all units, got shape {wrong[0]}."
+    # A share of `rows` that were drawn without replacement from DAYS.
+    expected = [(0.16 / rows * (1 - rows / DAYS)) ** 0.5 for rows in SAMPLES]
+    ratios = [value.item() / right for value, right in zip(found, expected, strict=True)]
+    if all(abs(ratio - 1) < 0.22 for ratio in ratios):
         return None
-    known = {
-        "that is a count: divide by the number of rows that are there.": 6.0,
-        "rows with all units on are counted as well: one unit must be off.": 0.9,
-        "rows with no unit on are counted as well: one must be on, and a unit at 0 is off.": 0.7,
-        "those are the rows that are not mixed: take the others.": 0.4,
-        "that looks at each unit over the rows: look at each row over its units, dim=1.": 1.0,
-        "that is the mean activation frequency, which says nothing about single rows.": 0.5,
-    }
-    return known_mistake(share, known, atol=1e-4) or (
-        f"6 of these 10 rows have a unit that is on and one that is off; got {share:.4g}."
-    )
+    if max(ratios) < 0.1:
+        return "those are next to nothing: measure on all training days, not on the rows drawn."
+    if ratios[0] > 2 > ratios[2]:
+        return (
+            f"{found[0].item():.2f} with 32 rows: the first rows are one winter. Draw rows at "
+            "random, others for each seed."
+        )
+    if all(0.6 < ratio < 0.9 for ratio in ratios):
+        return "that is the mean distance: square, take the mean, then the root."
+    listed = ", ".join(f"{right:.4f}" for right in expected)
+    return f"expected about {listed}, got {', '.join(f'{value.item():.4f}' for value in found)}."

@@ -1,6 +1,6 @@
 """Checks of notebook 07."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,6 +45,9 @@ def _mistaken_phi(got: float, active: Tensor, on: Tensor, expected: float) -> st
         "the sign is lost: a unit that fires without the factor is at -1.": abs(expected),
         "the sign is the wrong way round.": -expected,
         "that is the square of it.": expected**2,
+        "the mean divides by n, torch's std by n - 1: take one of the two throughout.": (
+            expected * (1 - 1 / len(active))
+        ),
         "that is the covariance: divide by both spreads.": both - shares[0] * shares[1],
         "that is how often both are on: subtract what chance gives.": both,
         "that is phi over its ceiling, which the notebook needs next: here phi itself is asked "
@@ -79,3 +82,33 @@ def check_auc(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
     return known_mistake(got, known, atol=1e-4) or (
         f"expected {[round(value, 3) for value in right.tolist()]}, got {got.tolist()}."
     )
+
+
+# rho -> share of random directions that go with one feature, and the tolerance
+BY_CHANCE = {0.02: (0.06, 0.1), 0.2: (0.57, 0.14), 0.5: (0.76, 0.14)}
+
+
+@exercise(3)
+def check_named_by_chance(answer: Callable[[], Any]) -> str | None:
+    """Notebook 07, exercise 3: how many random directions pass as meaningful, by frequency."""
+    got = answer()
+    if not isinstance(got, Mapping) or set(got) != set(BY_CHANCE):
+        return f"expected a dict with the keys {', '.join(map(str, BY_CHANCE))}, got {got!r}."
+    values = [torch.as_tensor(got[rho]).detach() for rho in BY_CHANCE]
+    if wrong := [tuple(value.shape) for value in values if value.numel() != 1]:
+        return f"expected one share for each rho, got shape {wrong[0]}."
+    rare, _, half = found = [value.item() for value in values]
+    if half > 1:
+        return "those are counts: divide by the number of directions."
+    if rare > 0.8:
+        return (
+            "nearly all pass at every rho: correlate the *firing*, on or off, with the features, "
+            "and not the values before the threshold."
+        )
+    if 0.3 < half < 0.6 and rare < 0.2:
+        return "too few: a unit that goes *against* a feature passes as well, so take abs()."
+    for (rho, (expected, tolerance)), value in zip(BY_CHANCE.items(), found, strict=True):
+        if abs(value - expected) > tolerance:
+            asked = f"{expected} give or take {tolerance}"
+            return f"rho = {rho}: expected {asked}, got {value:.2f}."
+    return None
