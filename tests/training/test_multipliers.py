@@ -164,3 +164,17 @@ def test_bad_settings_are_refused(arguments, error, message):
 def test_a_target_that_is_no_frequency_is_refused(rho):
     with pytest.raises((TypeError, ValueError), match="rho must"):
         FrequencyMultipliers(rho=rho)
+
+
+@pytest.mark.parametrize("rho", [0.2, torch.tensor([0.1, 0.2, 0.3, 0.4])])
+def test_a_divergence_adds_the_kl_of_the_penalty(rho):
+    z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    output = Output(z, z.relu(), z)
+    without = FrequencyMultipliers(rho=rho)(output)
+    cost = FrequencyMultipliers(rho=rho, divergence=0.3)(output)
+    expected = without + 0.3 * frequency_penalty(z, rho=rho)
+    torch.testing.assert_close(cost, expected)
+    by_z = [torch.autograd.grad(each, z, retain_graph=True)[0] for each in (cost, expected)]
+    torch.testing.assert_close(*by_z)
+    with pytest.raises(ValueError, match="divergence must be finite and at least 0"):
+        FrequencyMultipliers(rho=rho, divergence=-1)

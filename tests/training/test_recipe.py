@@ -4,6 +4,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saetools import (
+    FrequencyMultipliers,
     SparseAutoencoder,
     batches,
     chicago_context,
@@ -213,7 +214,8 @@ def test_train_at_frequency_is_its_parts(rho):
     models, parts = members(), members()
     history = train_at_frequency(models, X, rho=rho, **options)
     start_at_frequency_(parts, X, rho=rho)
-    expected = learn_shift_hold(parts, X, penalty(rho), rho=rho, **options)
+    constraint = FrequencyMultipliers(rho=rho, rate=0.015, damping=0, divergence=1)
+    expected = learn_shift_hold(parts, X, constraint, rho=rho, **options)
     assert same(models, parts)
     assert torch.equal(history.error, expected.error)
     assert torch.equal(history.penalty, expected.penalty)
