@@ -8,7 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saetools.data.checks import check_finite, check_like, check_number, check_rows, check_tensor
+from saetools.data.checks import (
+    check_finite,
+    check_like,
+    check_number,
+    check_output,
+    check_rows,
+    check_tensor,
+)
 from saetools.frequency import activation_frequency, in_single
 
 
@@ -182,7 +189,8 @@ def evaluate(model: nn.Module, x: Tensor) -> Evaluation:
     """
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
     with evaluation_mode(model):
-        output = model(x)
+        remedy = "measure it with fvu and activation_frequency"
+        output = check_output(model(x), "pre_activations", remedy)
     check_finite("the model's pre_activations", output.pre_activations)
     latents = getattr(output, "latents", None)
     counted = output.pre_activations if latents is None else latents.abs()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import ceil, inf, isfinite
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ def check_tensor(
 ) -> Tensor:
     """A floating tensor of at least `dims` dims, none of them empty, or but for the rows."""
     if not isinstance(value, Tensor):
-        advice = f": use torch.from_numpy({name})" if type(value).__name__ == "ndarray" else ""
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{advice}")
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(value).__name__}{_advice(name, value)}"
+        )
     if not value.is_floating_point():
         advice = "" if value.is_complex() else f": use {name}.float()"
         raise TypeError(f"{name} must have a floating dtype, got {value.dtype}{advice}")
@@ -37,6 +39,24 @@ def check_tensor(
     if dims >= 2 and value.shape[-2] < rows:
         raise ValueError(f"{name} must have at least {rows} rows, got shape {tuple(value.shape)}")
     return value
+
+
+def _advice(name: str, value: object) -> str:
+    """How to make a tensor of what is none."""
+    if hasattr(value, "to_numpy"):  # a DataFrame, whose items are the names of its columns
+        return f': use torch.tensor({name}.to_numpy("float32"))'
+    if hasattr(value, "__array__") or isinstance(value, list):
+        return f": use torch.as_tensor({name}, dtype=torch.float32)"
+    return f": give its {name}" if hasattr(value, name) else ""  # an Output
+
+
+def check_output(output: Any, field: str, remedy: str) -> Any:
+    """What a model has returned, if it has a field of an Output."""
+    if hasattr(output, field):
+        return output
+    fields = "saetools.Output(reconstruction, latents, pre_activations)"
+    got = f"got {type(output).__name__}, which has no {field}"
+    raise TypeError(f"model must return for x what is like {fields}, {got}: let it, or {remedy}")
 
 
 def check_rows(name: str, value: object, *, least: int = 1) -> Tensor:
@@ -86,14 +106,21 @@ def check_rho(rho: object, *, like: Tensor, shape: Sequence[int] | None = None) 
         target = rho.to(like)
         if torch.compiler.is_compiling() or ((target >= least) & (target < 1)).all():
             return target
-        raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}")
+        raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{_share(target.max())}")
     if isinstance(rho, bool) or not isinstance(rho, Real):
         raise TypeError(f"rho must be a number or a tensor, got {type(rho).__name__}")
     number = float(rho)
     if not least <= number <= 1 - limits.eps / 2:
-        rounded = f", too near to an end for {like.dtype}" if 0 < number < 1 else ""
+        near = f", too near to an end for {like.dtype}"
+        rounded = near if 0 < number < 1 else _share(number)
         raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{rounded}")
     return like.new_full((), number)
+
+
+def _share(rho: float | Tensor) -> str:
+    """What a rho in percent is as a share."""
+    percent = float(rho)
+    return f": {percent:g} % is rho={percent / 100:g}" if 1 <= percent < 100 else ""
 
 
 def check_positive(name: str, value: object, *, like: Tensor) -> float | Tensor:
@@ -133,6 +160,19 @@ def check_number(
     return number
 
 
+@contextmanager
+def needs(package: str, *, extra: str) -> Iterator[None]:
+    """The block imports an optional package, which an extra of this one brings."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{package} is missing: python -m pip install {package}, or, in a clone of saetools, "
+            f'python -m pip install ".[{extra}]"',
+            name=error.name,
+        ) from error
+
+
 def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
     """Warn where z comes from a ReLU, by its graph, at no cost; by its values without a graph."""
     if torch.compiler.is_compiling():
@@ -150,7 +190,8 @@ def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
     if rectified:
         warnings.warn(
             f"{name} seem to be latents behind a ReLU: many are 0, and none is below. A unit that "
-            "is off gets no gradient there: give what the layer returns, before the ReLU",
+            "is off gets no gradient there: give what the layer returns, before the ReLU, such as "
+            "output.pre_activations",
             UserWarning,
             stacklevel=stacklevel,
         )

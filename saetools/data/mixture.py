@@ -50,7 +50,7 @@ def sparse_mixture(
     if check_number("frequency", frequency, above=0) > 1:
         raise ValueError(f"frequency must be at most 1, got {frequency}")
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")

@@ -61,7 +61,7 @@ def train_layer_at_frequency(
     batch_size: int = 128,
     lr: float = 1.5e-3,
     seed: int = 0,
-    observe: Callable[[nn.Module], Any] | None = None,
+    observe: Callable[..., Any] | None = None,
     observe_every: int = 100,
     progress: bool = False,
     checkpoint: FilePath | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saetools.data.checks import check_finite
+from saetools.data.checks import check_finite, needs
 from saetools.training.checkpoints import FilePath, checked_path, write_atomically
 from saetools.training.models import SparseAutoencoder
 
@@ -107,10 +107,6 @@ def _made(source: str, weights: dict[str, Tensor], about: Any, remedy: str) -> S
 
 
 def _safetensors() -> ModuleType:
-    try:
+    with needs("safetensors", extra="saving"):
         import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "safetensors is missing: python -m pip install safetensors (the extra saving has it)"
-        ) from error
     return safetensors

@@ -6,17 +6,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state, validation
 from torch import Tensor, nn
 
-from saetools.data.checks import check_count, check_number
+from saetools.data.checks import check_count, check_number, needs
 from saetools.frequency import activation_frequency
 from saetools.metrics import fvu
 from saetools.penalties import frequency_penalty
 from saetools.training.models import SparseAutoencoder
 from saetools.training.recipe import train_at_frequency
 from saetools.training.start import start_at_frequency_
+
+with needs("scikit-learn", extra="sklearn"):
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils import check_array, check_random_state, validation
 
 # A method before scikit-learn 1.6.
 validate_data = getattr(validation, "validate_data", None) or BaseEstimator._validate_data

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saetools.training.history import History as History  # handed on
 from saetools.training.identity import Facts
 
 FilePath = str | os.PathLike[str]
@@ -30,14 +31,6 @@ class Checkpoint(NamedTuple):
 
     path: FilePath
     identity: Facts
-
-
-class History(NamedTuple):
-    """What happened during training, of one model or of N at once."""
-
-    error: Tensor  # (steps,) or (steps, N), mean squared error of each batch
-    penalty: Tensor  # the same shape, its weighted penalty, 0 where there is none
-    observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
 
 
 class Keeper:
@@ -73,13 +66,20 @@ class Keeper:
             self.random.give_back()
 
     def history(self) -> History:
-        """What happened, on the CPU."""
-        error, penalty = (torch.cat(curve).cpu() for curve in (self.errors, self.penalties))
-        return History(error, penalty, self.observations)
+        """What has happened so far, on the CPU."""
+        self._join()
+        error, penalty = (
+            curve[0].cpu() if curve else torch.empty(0) for curve in (self.errors, self.penalties)
+        )
+        return History(error, penalty, list(self.observations))
+
+    def _join(self) -> None:
+        """Make each curve one tensor: once, and not anew each time that it is asked for."""
+        for curve in (self.errors, self.penalties):
+            curve[:] = [torch.cat(curve)] if curve else []
 
     def _write(self, file: Checkpoint, done: int) -> None:
-        for curve in (self.errors, self.penalties):
-            curve[:] = [torch.cat(curve)] if curve else []  # joined once, not anew for each file
+        self._join()
         state = {
             "format": _FORMAT,
             "identity": file.identity,

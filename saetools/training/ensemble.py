@@ -32,7 +32,7 @@ def train_ensemble(
     scheduler: loop.Scheduler | None = None,
     seeds: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = (0.0, 1.0),
-    observe: Callable[[nn.Module], Any] | None = None,
+    observe: Callable[..., Any] | None = None,
     observe_every: int = 100,
     progress: bool | Bar = False,
     compile: bool = False,  # noqa: A002
@@ -52,7 +52,8 @@ def train_ensemble(
         penalty: returns a tensor (N,). Its settings may differ by member: a rho of shape (N, 1), a
             temperature of shape (N, 1, 1), a weight of its own.
         seeds: of the members' orders of the rows, N of them; 0 to N - 1 by default.
-        observe: called with a module that maps (rows, D) to the members' (N, rows, ...).
+        observe: called with a module that maps (rows, D) to the members' (N, rows, ...), and with
+            the history, if asked for. In a recipe's phase it is that phase's.
         compile: use torch.compile, which needs a C++ compiler, and up to a minute for the first
             step.
 

@@ -10,8 +10,9 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools.data.checks import check_count, check_number, rest_of_epoch
+from saetools.data.checks import check_count, check_number, check_output, rest_of_epoch
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
+from saetools.training.history import asks_for_history
 from saetools.training.identity import identity
 from saetools.training.models import Output
 from saetools.training.progress import Bar
@@ -26,7 +27,7 @@ Batch = TypeVar("Batch")
 
 def squared_error(model: nn.Module, batch: Tensor) -> tuple[Tensor, Output]:
     """The mean squared error of the reconstruction of a batch (B, D), and the model's Output."""
-    output = model(batch)
+    output = check_output(model(batch), "reconstruction", "pass a loss= of your own")
     return mse_loss(output.reconstruction, batch), output
 
 
@@ -44,7 +45,7 @@ def train(
     seed: int = 0,
     value_range: tuple[float, float] | None = (0.0, 1.0),
     stop_if_not_finite: bool = True,
-    observe: Callable[[nn.Module], Any] | None = None,
+    observe: Callable[..., Any] | None = None,
     observe_every: int = 100,
     progress: bool | Bar = False,
     checkpoint: FilePath | Checkpoint | None = None,
@@ -72,8 +73,9 @@ def train(
         stop_if_not_finite: raise a FloatingPointError, which names the step and the term, at the
             first loss, or gradient behind a finite loss, that is NaN or infinite.
         observe: called with the model, without a gradient, before the first step, after every
-            `observe_every` steps and after the last.
-        progress: show a progress bar with the error (needs tqdm).
+            `observe_every` steps and after the last; also with the `History` so far, if it has a
+            second parameter without a default: len(history.error) steps are done.
+        progress: show a progress bar with error and penalty (needs tqdm).
         checkpoint: a file to keep the training in, every `checkpoint_every` steps, with a penalty's
             state_dict, if it has one. If the file exists, training goes on from it, to the bits it
             would have reached without a stop; it belongs to one call, and others are refused. It
@@ -147,14 +149,22 @@ def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str
     )
 
 
+_FUNCTIONS = {
+    "penalty": "lambda output: frequency_penalty(output.pre_activations, rho=0.2), not yet called",
+    "observe": "lambda model: evaluate(model, x).fvu",
+    "scheduler": "lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=1000)",
+}
+
+
 def check_loop(call: Mapping[str, Any]) -> None:
     """Raise for a setting of any loop that is wrong, before anything changes."""
     for name in ("steps", "batch_size", "observe_every", "checkpoint_every"):
         check_count(name, call[name])
     check_number("lr", call["lr"], above=0)
     weight_at(call["weight"], 0.0)
-    if call["observe"] is not None and not callable(call["observe"]):
-        raise TypeError(f"observe must be a function, got {call['observe']!r}")
+    for name, example in _FUNCTIONS.items():
+        if not ((given := call.get(name)) is None or callable(given)):
+            raise TypeError(f"{name} must be a function, got {given!r:.60}: for instance {example}")
     if call["checkpoint"] is not None and not isinstance(call["x"], Tensor):
         raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
 
@@ -210,7 +220,8 @@ def bookkeeping(
     @torch.no_grad()
     def observe_after(done: int) -> None:
         if observe is not None and (done % every == 0 or done == steps):
-            keeper.observations.append((done, observe(model)))
+            so_far = [keeper.history()] if asks_for_history(observe) else []
+            keeper.observations.append((done, observe(model, *so_far)))
 
     def each_step(batches_from: Callable[[int], Iterator[Batch]]) -> Iterator[tuple[int, Batch]]:
         first = keeper.kept_at or 0
@@ -224,7 +235,8 @@ def bookkeeping(
             if hasattr(model, "normalise_"):
                 model.normalise_()  # type: ignore[operator]
             if bar is not None:
-                bar.advance(1, model, keeper.errors[-1])
+                costs = keeper.penalties[-1:] if call["penalty"] is not None else []
+                bar.advance(1, model, keeper.errors[-1], *costs)
             if scheduler is not None:
                 scheduler.step()
             observe_after(step + 1)

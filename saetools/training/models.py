@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from numbers import Integral
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.utils._pytree
 from torch import Tensor, nn
 
 from saetools.data.checks import check_count
@@ -17,6 +19,10 @@ class Output(NamedTuple):
     reconstruction: Tensor  # (..., B, D)
     latents: Tensor  # (..., B, L), what the activation makes of them: relu(pre_activations)
     pre_activations: Tensor  # (..., B, L), what a sparsity penalty must see
+
+
+# torch.export.save writes no type that it does not know by name.
+torch.utils._pytree._register_namedtuple(Output, serialized_type_name="saetools.Output")
 
 
 class SparseAutoencoder(nn.Module):
@@ -57,6 +63,9 @@ class SparseAutoencoder(nn.Module):
         device: str | torch.device | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(sizes, Integral):
+            second = output if isinstance(output, Integral) else 4
+            raise TypeError(f"sizes must be one sequence, got {sizes}: say ({sizes}, {second})")
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least two widths, got {tuple(sizes)}")
         if not callable(output):
@@ -74,7 +83,7 @@ class SparseAutoencoder(nn.Module):
                 seeded.enter_context(torch.random.fork_rng(devices=[]))
                 seeded.enter_context(torch.device("cpu"))
                 # Not torch.manual_seed, which reseeds every accelerator as well.
-                torch.default_generator.manual_seed(seed)
+                torch.default_generator.manual_seed(check_count("seed", seed, minimum=0))
             self.encoder, self.decoder = (
                 nn.ModuleList(nn.Linear(*widths) for widths in itertools.pairwise(sizes))
                 for sizes in (self.sizes, self.sizes[::-1])
@@ -124,6 +133,11 @@ class SparseAutoencoder(nn.Module):
         if self.unit_norm_decoder:
             weight: Tensor = self.decoder[0].weight  # type: ignore[assignment]
             weight.div_(self._norms() if weight.ndim == 2 else self._norms().mT)
+
+    if TYPE_CHECKING:  # of nn.Module it is untyped
+
+        def __call__(self, x: Tensor) -> Output:
+            """As forward."""
 
     def forward(self, x: Tensor) -> Output:
         """Encode, make latents of it, and decode x (..., B, D)."""

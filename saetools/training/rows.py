@@ -86,14 +86,26 @@ def one_pass(
     if isinstance(x, Tensor):
         epoch = math.ceil(len(x) / check_count("batch_size", batch_size))
         return itertools.islice(batches(x, batch_size, seed=seed), epoch)
+    if hasattr(x, "__array__"):  # a DataFrame would give the names of its columns
+        check_tensor("x", x, dims=1)
     device = next(model.parameters()).device
     return (each.detach().to(device) if isinstance(each, Tensor) else each for each in x)
+
+
+def _items(batch: Any) -> Iterable[Any]:
+    return batch.values() if isinstance(batch, dict) else batch
 
 
 def check_training_rows(
     x: Tensor, value_range: tuple[float, float] | None, model: nn.Module
 ) -> Tensor:
     """x, if it holds rows (rows, D) that the model can be trained on, within the range."""
+    if isinstance(x, tuple | list | dict) and any(isinstance(each, Tensor) for each in _items(x)):
+        raise TypeError(
+            f"x must give batches of rows alone, tensors (B, D), got a {type(x).__name__} of "
+            f"{len(x)}: use DataLoader(rows, ...) with a tensor of rows, without TensorDataset or "
+            "labels, or pass a loss= of your own, which is given each batch as it is"
+        )
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
     if value_range is None:
         return x

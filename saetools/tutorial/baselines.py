@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saetools.data.checks import needs
 from saetools.initialise import target_frequency_
 from saetools.training.models import Output, SparseAutoencoder
 from saetools.training.start import start_at_frequency_
@@ -60,7 +61,8 @@ def fast_ica(task: Task, seeds: Sequence[int]) -> list[Baseline]:
         >>> len(fast_ica(tasks()["mixture"], range(2)))
         2
     """
-    from sklearn.decomposition import FastICA
+    with needs("scikit-learn", extra="notebooks"):
+        from sklearn.decomposition import FastICA
 
     units = min(task.sizes[-1], task.train.shape[1])
     found = []

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from saetools.data.checks import check_finite, check_rows
+from saetools.data.checks import check_finite, check_rows, needs
+
+with needs("scipy", extra="notebooks"):
+    from scipy.optimize import linear_sum_assignment
 
 
 class Match(NamedTuple):

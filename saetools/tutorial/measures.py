@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from saetools.data.checks import needs
+
 
 def phi_ceiling(p: Tensor, q: Tensor) -> Tensor:
     """The largest phi that two columns can have which are on in shares p and q of the rows.
@@ -49,7 +51,8 @@ def auc(values: Tensor, factors: Tensor) -> Tensor:
 
 def paired_mean(scores: Tensor) -> float:
     """The mean over pairs, one to one, of units and factors, (L, K), that makes it largest."""
-    from scipy.optimize import linear_sum_assignment
+    with needs("scipy", extra="notebooks"):
+        from scipy.optimize import linear_sum_assignment
 
     units, factors = linear_sum_assignment(scores.numpy(), maximize=True)
     return float(scores[units, factors].mean())

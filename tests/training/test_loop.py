@@ -373,10 +373,10 @@ def test_batches_may_come_from_any_iterable():
     [
         ([], ValueError, "run out after 0 batches"),
         (iter([X, X]), ValueError, "run out after 2 batches"),
-        ([X, X.double().numpy()], TypeError, r"got ndarray: use torch\.from_numpy"),
+        ([X, X.double().numpy()], TypeError, r"got ndarray: use torch\.as_tensor"),
         ([X, X * math.nan], ValueError, "x must be finite, got nan"),
         ([X, X + 1], ValueError, r"x must lie in \[0, 1\]"),
-        ([(X, X)], TypeError, "x must be a torch.Tensor, got tuple"),
+        ([(X, X)], TypeError, "batches of rows alone, .* got a tuple of 2: use DataLoader"),
         (3, TypeError, "x must be a torch.Tensor, or batches of them, got int"),
         (None, TypeError, "or batches of them, got NoneType"),
     ],
