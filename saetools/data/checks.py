@@ -54,9 +54,9 @@ def check_output(output: Any, field: str, remedy: str) -> Any:
     """What a model has returned, if it has a field of an Output."""
     if hasattr(output, field):
         return output
+    got = f"got {type(output).__name__}, without {field}"
     fields = "saetools.Output(reconstruction, latents, pre_activations)"
-    got = f"got {type(output).__name__}, which has no {field}"
-    raise TypeError(f"model must return for x what is like {fields}, {got}: let it, or {remedy}")
+    raise TypeError(f"model must return an Output, {got}: let it return {fields}, or {remedy}")
 
 
 def check_rows(name: str, value: object, *, least: int = 1) -> Tensor:

@@ -33,8 +33,8 @@ class History(NamedTuple):
     observations: list[tuple[int, Any]]  # (steps done, what `observe` returned)
 
     def __repr__(self) -> str:
-        error, penalty = (curve.reshape(len(curve), -1) for curve in self[:2])
-        steps, models = error.shape if len(error) else (0, 1)
+        error, penalty = _by_model(self.error), _by_model(self.penalty)
+        steps, models = error.shape
         lines = [
             f"training of {_counted(models, 'model')} in {_counted(steps, 'step')}, means of each "
             "row's steps",
@@ -68,7 +68,7 @@ class History(NamedTuple):
         logarithmic = True
         curves = {"squared error": self.error, "weighted penalty": self.penalty}
         for (name, curve), style in zip(curves.items(), ("-", "--"), strict=True):
-            values = curve.reshape(len(curve), -1).double()
+            values = _by_model(curve).double()
             values = values.where(values != 0, float("nan"))  # no penalty is no line
             if values.isnan().all():
                 continue
@@ -79,24 +79,38 @@ class History(NamedTuple):
                 ends = values.amin(1).numpy(), values.amax(1).numpy()
                 ax.fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set(xlabel="step", ylabel="loss", yscale="log" if logarithmic else "linear")
-        ax.legend()
+        if ax.get_lines():
+            ax.legend()
         return ax
+
+
+def _by_model(curve: Tensor) -> Tensor:
+    """(steps, N), of one model (steps, 1)."""
+    return curve if curve.ndim > 1 else curve[:, None]
 
 
 def _counted(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
-def asks_for_history(observe: Callable[..., Any]) -> bool:
-    """Whether a function of the model has a second parameter without a default.
+def observer(observe: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """`observe` as a function of the model and of what makes the history so far.
+
+    It is given that history if it has a second parameter without a default.
 
     Example:
-        >>> asks_for_history(lambda model, history: 0), asks_for_history(lambda model, x=1: 0)
-        (True, False)
+        >>> observer(lambda model, history: history)("model", lambda: "history")
+        'history'
+        >>> observer(lambda model, default=1: default)("model", lambda: "history")
+        1
     """
+    if observe is None:
+        return None
     try:
         parameters = [*inspect.signature(observe).parameters.values()]
     except ValueError:  # a function in C that does not say
-        return False
+        parameters = []
     needed = [p for p in parameters if p.default is p.empty and "POSITIONAL_O" in p.kind.name]
-    return len(needed) > 1
+    if len(needed) > 1:
+        return lambda model, history: observe(model, history())
+    return lambda model, _: observe(model)

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from saetools.data.checks import check_count, check_number, check_output, rest_of_epoch
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
-from saetools.training.history import asks_for_history
+from saetools.training.history import observer
 from saetools.training.identity import identity
 from saetools.training.models import Output
 from saetools.training.progress import Bar
@@ -150,7 +150,7 @@ def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str
 
 
 _FUNCTIONS = {
-    "penalty": "lambda output: frequency_penalty(output.pre_activations, rho=0.2), not yet called",
+    "penalty": "lambda output: frequency_penalty(output.pre_activations, rho=0.2)",
     "observe": "lambda model: evaluate(model, x).fvu",
     "scheduler": "lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=1000)",
 }
@@ -163,8 +163,9 @@ def check_loop(call: Mapping[str, Any]) -> None:
     check_number("lr", call["lr"], above=0)
     weight_at(call["weight"], 0.0)
     for name, example in _FUNCTIONS.items():
-        if not ((given := call.get(name)) is None or callable(given)):
-            raise TypeError(f"{name} must be a function, got {given!r:.60}: for instance {example}")
+        if (given := call.get(name)) is not None and not callable(given):
+            got = f"got {given!r:.60}: give one that is not yet called, such as {example}"
+            raise TypeError(f"{name} must be a function, {got}")
     if call["checkpoint"] is not None and not isinstance(call["x"], Tensor):
         raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
 
@@ -208,7 +209,7 @@ def bookkeeping(
     # anew per step: a fifth of its time at 1024 units and 1024 rows. Freeing one, never written
     # to, tells it that blocks up to 62 MiB come and go (M_MMAP_THRESHOLD in mallopt's manual).
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
-    steps, every, observe = call["steps"], call["observe_every"], call["observe"]
+    steps, every, observe = call["steps"], call["observe_every"], observer(call["observe"])
     scheduler = call["scheduler"] and call["scheduler"](optimizer)
     bar = Bar(steps) if call["progress"] is True else call["progress"] or None
     file = call["checkpoint"]
@@ -220,8 +221,7 @@ def bookkeeping(
     @torch.no_grad()
     def observe_after(done: int) -> None:
         if observe is not None and (done % every == 0 or done == steps):
-            so_far = [keeper.history()] if asks_for_history(observe) else []
-            keeper.observations.append((done, observe(model, *so_far)))
+            keeper.observations.append((done, observe(model, keeper.history)))
 
     def each_step(batches_from: Callable[[int], Iterator[Batch]]) -> Iterator[tuple[int, Batch]]:
         first = keeper.kept_at or 0
@@ -235,8 +235,7 @@ def bookkeeping(
             if hasattr(model, "normalise_"):
                 model.normalise_()  # type: ignore[operator]
             if bar is not None:
-                costs = keeper.penalties[-1:] if call["penalty"] is not None else []
-                bar.advance(1, model, keeper.errors[-1], *costs)
+                bar.advance(1, model, keeper.errors[-1], keeper.penalties[-1])
             if scheduler is not None:
                 scheduler.step()
             observe_after(step + 1)

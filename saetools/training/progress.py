@@ -37,7 +37,7 @@ class Bar:
         drawn, done = self._bar.update(steps), self._bar.n >= self._steps
         if (drawn or done) and error is not None:
             text = f"error {error.mean().item():.3g}"
-            if penalty is not None:
+            if penalty is not None and penalty.any():  # 0 where there is none
                 text += f", penalty {penalty.mean().item():.3g}"
             if self._miss is not None:
                 text += f", worst unit {self._miss(model).abs().max().item():.3f} from rho"
