@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
+from notebook_tools import ROOT
 
-from saetools import PostedAutoencoder, SparseAutoencoder
+from saetools import FrequencyThreshold, Output, PostedAutoencoder, SparseAutoencoder, train
 
 
 def test_widths_of_the_forum_post_and_shapes():
@@ -89,3 +93,44 @@ def test_rows_of_another_width_are_refused():
     for x in (torch.rand(5, 19), torch.rand(2, 5, 21), torch.rand(20, 5), torch.rand(())):
         with pytest.raises(ValueError, match=r"x must have 20 columns, got shape \("):
             SparseAutoencoder(seed=0)(x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sizes": (20, 4), "output": torch.nn.Identity(), "centred": True},
+        {"sizes": (20, 4), "unit_norm_decoder": True, "activation": FrequencyThreshold(4, rho=0.2)},
+    ],
+)
+def test_a_trained_model_is_exported_saved_and_loaded(settings, tmp_path):
+    model, x = SparseAutoencoder(**settings, seed=0), torch.rand(64, 20)
+    train(model, x, steps=3)
+    model.eval()
+    rows = {"x": {0: torch.export.Dim("rows")}}
+    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=rows), tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for batch in (x, x[:5]):
+        output = loaded(batch)
+        assert type(output) is Output
+        for one, other in zip(output, model(batch), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_a_model_returns(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from typing import assert_type\n"
+        "import torch\n"
+        "from saetools import Output, PostedAutoencoder, SparseAutoencoder\n"
+        "assert_type(SparseAutoencoder()(torch.rand(5, 20)), Output)\n"
+        "assert_type(PostedAutoencoder()(torch.rand(5, 20)).latents, torch.Tensor)\n"
+        "SparseAutoencoder()('rows')\n"
+    )
+    mypy = [sys.executable, "-m", "mypy", "--no-error-summary", str(program)]
+    done = subprocess.run(mypy, capture_output=True, text=True, cwd=ROOT)  # where its settings are
+    [said] = done.stdout.splitlines()
+    assert "program.py:6: error: Argument 1" in said
+    assert 'has incompatible type "str"; expected "Tensor"' in said
