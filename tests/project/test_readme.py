@@ -15,12 +15,18 @@ FIX, USE, PACKAGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DO
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
+def functions_of(fix):
+    """What the second block needs of the first; all others run in a scope of their own."""
+    scope = {}
+    exec(fix, scope)
+    assert "saetools" not in fix
+    return {name: scope[name] for name in ("initialise_frequency_", "frequency_penalty")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fix_works_from_any_seed(seed):
-    scope = {}
-    exec(FIX, scope)
-    assert "saetools" not in FIX
+    scope = functions_of(FIX)
     exec(USE.replace("seed=0", f"seed={seed}"), scope)
     frequency = evaluate(scope["model"], chicago_context().train).frequency
     assert ((frequency - 0.2).abs() <= 0.02).all()
@@ -29,8 +35,7 @@ def test_the_fix_works_from_any_seed(seed):
 
 @pytest.mark.slow
 def test_without_the_straight_through_gradient_it_does_not():
-    scope = {}
-    exec(FIX.replace("hard + (soft - soft.detach())", "hard"), scope)
+    scope = functions_of(FIX.replace("hard + (soft - soft.detach())", "hard"))
     exec(USE, scope)
     frequency = evaluate(scope["model"], chicago_context().train).frequency
     assert ((frequency - 0.2).abs() > 0.1).any()
@@ -92,7 +97,7 @@ def test_initialisation_alone_is_exact_at_the_start():
 
 
 def test_the_trace_is_what_the_readme_says(capsys):
-    exec("import torch\n" + TRACE, {})
+    exec(TRACE, {})
     said = capsys.readouterr().out
     assert said.startswith("1. cut at Tensor.gt")
     assert said.endswith("1 backward call, 2 of 2 parameters reached\n")
