@@ -219,7 +219,7 @@ def test_partial_fits_learn_and_come_near_rho():
     assert sae.score(X) > start + 0.3
     assert sae.frequencies_ == pytest.approx([0.15] * 4, abs=0.1)
     assert (sae.set_params(rho=0.5).partial_fit(X).frequencies_ < 0.3).all()
-    for _ in range(200):
+    for _ in range(400):
         sae.partial_fit(X)
     assert sae.frequencies_ == pytest.approx([0.5] * 4, abs=0.1)
 

@@ -4,7 +4,6 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saetools import (
-    FrequencyMultipliers,
     SparseAutoencoder,
     batches,
     chicago_context,
@@ -16,7 +15,7 @@ from saetools import (
 )
 from saetools.initialise import skewed_units_
 from saetools.training.progress import Bar
-from saetools.training.recipe import learn_shift_hold, train_at_frequency
+from saetools.training.recipe import learn_shift_hold, recommended, train_at_frequency
 from saetools.training.start import start_at_frequency_
 
 X = chicago_context().train[::9]  # 507 rows
@@ -214,8 +213,7 @@ def test_train_at_frequency_is_its_parts(rho):
     models, parts = members(), members()
     history = train_at_frequency(models, X, rho=rho, **options)
     start_at_frequency_(parts, X, rho=rho)
-    constraint = FrequencyMultipliers(rho=rho, rate=0.015, damping=0, divergence=1)
-    expected = learn_shift_hold(parts, X, constraint, rho=rho, **options)
+    expected = learn_shift_hold(parts, X, recommended(rho), rho=rho, **options)
     assert same(models, parts)
     assert torch.equal(history.error, expected.error)
     assert torch.equal(history.penalty, expected.penalty)
@@ -258,7 +256,7 @@ def test_skewed_is_passed_on():
     models, parts = members(), members()
     train_at_frequency(models, X, rho=0.2, skewed=False, steps=7)
     start_at_frequency_(parts, X, rho=0.2, skewed=False)
-    learn_shift_hold(parts, X, penalty(0.2), rho=0.2, steps=7)
+    learn_shift_hold(parts, X, recommended(0.2), rho=0.2, steps=7)
     assert same(models, parts)
 
 

@@ -14,7 +14,7 @@ from saetools import (
 from saetools.tutorial import methods
 from saetools.tutorial.comparison import tasks
 from saetools.tutorial.fixes import FIXES, with_fixes
-from saetools.tutorial.methods import recommended
+from saetools.tutorial.methods import penalty_plan, together
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9])  # 507 and 127 rows
@@ -34,10 +34,10 @@ def untrained(kind=SparseAutoencoder):
     return [kind(seed=seed) for seed in SEEDS]
 
 
-def test_all_fixes_make_the_recipe():
+def test_all_fixes_make_the_recipe_without_multipliers():
     for fixes in (FIXES, FIXES[::-1]):
         made = with_fixes(SMALL, SEEDS, fixes, steps=21)
-        recipe = recommended(SMALL, SEEDS, steps=21)
+        [recipe] = together(SMALL, SEEDS, [penalty_plan(SMALL, SEEDS)], steps=21)
         for one, other in zip(parameters(made), parameters(recipe), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
