@@ -87,7 +87,7 @@ def train_layer_at_frequency(
         loss: takes the model and a batch of x and returns the error, a scalar tensor.
         mask: takes a batch of x and returns what `pool_rows` leaves padding out by.
         tolerance: as for `target_frequency_`; units further away in the end are warned of.
-        progress: show the error, and how far the worst unit is from rho on the latest batch.
+        progress: show error, penalty, and how far the worst unit is from rho on the latest batch.
         checkpoint: as for `train_at_frequency`, a file per phase.
         steps, and others that are not listed: as for `train`.
 

@@ -29,7 +29,8 @@ class SparseAutoencoder(nn.Module):
     """A ReLU autoencoder whose decoder mirrors its encoder.
 
     With the default sizes it is the forum post's network, 20-80-40-4-40-80-20, but for its output:
-    a sigmoid, which suits inputs in [0, 1], and not a ReLU, whose units can die.
+    a sigmoid, which suits inputs in [0, 1], and not a ReLU, whose units can die. It can be exported
+    and saved by `torch.export`; where it is loaded, import saetools first, for its `Output`.
 
     Args:
         sizes: width of each layer from the input (D) to the code (L), two or more.
