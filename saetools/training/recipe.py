@@ -33,9 +33,9 @@ class RecipeOptions(TypedDict, total=False):
     batch_size: int
     seeds: Sequence[int] | None
     value_range: tuple[float, float] | None
-    observe: Callable[[nn.Module], Any] | None  # before and after the shift
+    observe: Callable[..., Any] | None  # before and after the shift
     observe_every: int
-    progress: bool | Bar  # one bar: the error, and how far the worst unit is from rho
+    progress: bool | Bar  # one bar: error, penalty, and how far the worst unit is
     compile: bool
     checkpoint: FilePath | Checkpoint | None  # a file per phase: "-learn" or "-hold" in its name
     checkpoint_every: int
