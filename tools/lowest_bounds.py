@@ -21,12 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def lowest(project: dict[str, dict[str, list[str]]]) -> list[str]:
     """Each direct dependency at its lowest bound: torch>=2.4 becomes torch==2.4.*.
 
-    Not those of `peers`, which has an environment of its own, nor those of `browser`.
+    Not those of `peers` and `activations`, with environments of their own, nor of `browser`.
     """
     extras = project["optional-dependencies"]
-    wanted = [
-        name for extra in extras if extra not in ("peers", "browser") for name in extras[extra]
-    ]
+    apart = ("peers", "activations", "browser")
+    wanted = [name for extra in extras if extra not in apart for name in extras[extra]]
     wanted += project["dependencies"]
     return sorted({re.sub(r">=(.+)", r"==\1.*", requirement) for requirement in wanted})
 

@@ -17,9 +17,10 @@ from notebook_tools import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-WANTED = [  # "peers" is for one benchmark, in an environment of its own
+APART = {"peers", "activations"}  # each for one benchmark, in an environment of its own
+WANTED = [
     *PROJECT["dependencies"],
-    *chain.from_iterable(extra for name, extra in EXTRAS.items() if name != "peers"),
+    *chain.from_iterable(extra for name, extra in EXTRAS.items() if name not in APART),
 ]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
@@ -41,7 +42,7 @@ def test_conda_brings_what_the_notebooks_need_and_no_more():
     assert pip == ["-e ."]
     assert environment["channels"] == ["conda-forge"]
     [added] = re.findall(r"pip install -e \"\.\[(.*)\]\"", text)
-    assert {"notebooks", "peers", "browser", *added.split(",")} >= EXTRAS.keys() - {
+    assert {"notebooks", "browser", *APART, *added.split(",")} >= EXTRAS.keys() - {
         "sklearn",
         "plots",
     }
