@@ -32,10 +32,15 @@ def image_patches(*, side: int = 10, tile: int = 30) -> dict[str, Tensor]:
                     part = "held_out" if place == 0 else "test" if place in (3, 6) else "train"
                     patches = piece.unfold(0, side, 1).unfold(1, side, 1)
                     found[part].append(patches.reshape(-1, side * side))
-    rows = {part: torch.cat(patches) for part, patches in found.items()}
-    rows = {part: x - x.mean(1, keepdim=True) for part, x in rows.items()}
-    rows = {part: x[x.std(1) > 4] for part, x in rows.items()}  # of 256 levels of grey
-    return {part: x / x.std(1, keepdim=True) for part, x in rows.items()}
+    return {part: normalised(torch.cat(patches)) for part, patches in found.items()}
+
+
+def normalised(patches: Tensor) -> Tensor:
+    """Each at mean 0 and spread 1, without those that hardly vary."""
+    patches = patches - patches.mean(1, keepdim=True)
+    spread = patches.std(1, keepdim=True)
+    varied = spread[:, 0] > 4  # of 256 levels of grey
+    return patches[varied] / spread[varied]
 
 
 def orientation(pictures: Tensor) -> Tensor:

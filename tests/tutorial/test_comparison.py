@@ -120,6 +120,6 @@ def test_a_grid_is_read_as_it_was_written(tmp_path):
 
 def test_a_benchmarks_table_is_found_and_read_with_its_texts_and_numbers():
     [row, *_] = rows = read_grid(results("large_codes_cuda.csv"))
-    assert len(rows) > 80
+    assert len(rows) > 60
     assert (row["method"], row["latents"], row["device"]) == ("BatchTopK", 512, "cuda")
     assert 0 < row["fvu"] < 1

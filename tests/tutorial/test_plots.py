@@ -9,6 +9,7 @@ from saetools.tutorial.plots import (
     plot_changes,
     plot_frequencies,
     plot_groups,
+    plot_pictures,
     plot_runs,
     show,
 )

@@ -25,7 +25,8 @@ def check_next_threshold(answer: Callable[[Tensor, Tensor, float, float], Any]) 
         "the wrong way: a latent that is on too often needs a higher one.": theta - step * miss,
         "one step for all: measure it in each latent's own spread.": theta + rate * miss,
         "the old threshold is lost: add to it.": step * miss,
-        "that is f - rho: divide by rho, or rare latents hardly move.": theta + step * (share - rho),
+        "that is f - rho: divide by rho, or rare latents hardly move.": theta
+        + step * (share - rho),
         "counted above 0: count above theta.": theta + step * ((z > 0).float().mean(0) / rho - 1),
         "one share for all: count each latent's rows.": theta + step * (share.mean() / rho - 1),
     }
@@ -51,7 +52,9 @@ def check_common_threshold(answer: Callable[[Tensor, float], Any]) -> str | None
         count = round(l0 * len(z))
         known = {
             "that is the quantile of l0 / L from below: few are to be above.": z.quantile(l0 / 20),
-            "that lets l0 of all values pass: l0 is per row.": z.flatten().topk(max(round(l0), 1))[0][-1],
+            "that lets l0 of all values pass: l0 is per row.": z.flatten().topk(max(round(l0), 1))[
+                0
+            ][-1],
             "the mean of the latents' own thresholds is no common one.": (
                 z.topk(count // 20, dim=0).values[-1].mean()
             ),
