@@ -22,7 +22,7 @@ NEXT = {
     "the wrong way": lambda t, z, r, e: moved(t, z, r, e, sign=-1.0),
     "own spread": lambda t, z, r, e: moved(t, z, r, e, spread=1.0),
     "the old threshold is lost": lambda t, z, r, e: moved(t, z, r, e) - t,
-    "divide f by rho": lambda t, z, r, e: moved(t, z, r, e, relative=False),
+    "divide by rho": lambda t, z, r, e: moved(t, z, r, e, relative=False),
     "count above theta": lambda t, z, r, e: moved(t, z, r, e, share=(z > 0).float().mean(0)),
     "count each latent's rows": lambda t, z, r, e: moved(t, z, r, e, share=(z > t).float().mean()),
     "expected [": lambda t, *_: t + 7,
