@@ -14,39 +14,11 @@ from collect_activations import hidden_rows
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-PARTS = ("train", "held_out", "test")
+from saetools.tutorial.patches import PARTS, image_patches
+
 Rows = dict[str, Tensor]  # of PARTS, each (rows, D)
 Codes = Callable[[Tensor], Tensor]  # pre-activations (N, B, L) to latents
 _NUMBERS = 1 << 28  # in the largest tensors of a measurement
-
-
-def image_patches(*, side: int = 10, tile: int = 30) -> Rows:
-    """Patches (rows, side * side) of scikit-learn's two photographs, in grey, at mean 0, spread 1.
-
-    Photographs are cut into tiles, and of ten neighbouring tiles one is held out, two are for the
-    test; a patch lies within one tile, so that no pixel is in two parts.
-    """
-    from sklearn.datasets import load_sample_images
-
-    found: dict[str, list[Tensor]] = {part: [] for part in PARTS}
-    for picture in load_sample_images().images:
-        grey = torch.tensor(picture).float().mean(-1)
-        for row, stripe in enumerate(grey.split(tile)):
-            for column, piece in enumerate(stripe.split(tile, dim=1)):
-                if piece.shape == (tile, tile):
-                    place = (row + 3 * column) % 10
-                    part = "held_out" if place == 0 else "test" if place in (3, 6) else "train"
-                    patches = piece.unfold(0, side, 1).unfold(1, side, 1)
-                    found[part].append(patches.reshape(-1, side * side))
-    return {part: normalised(torch.cat(patches)) for part, patches in found.items()}
-
-
-def normalised(patches: Tensor) -> Tensor:
-    """Each at mean 0 and spread 1, without those that hardly vary."""
-    patches = patches - patches.mean(1, keepdim=True)
-    spread = patches.std(1, keepdim=True)
-    varied = spread[:, 0] > 4  # of 256 levels of grey
-    return patches[varied] / spread[varied]
 
 
 def load_rows(file: Path | None, device: torch.device) -> Rows:

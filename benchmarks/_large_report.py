@@ -40,19 +40,6 @@ def write_csv(table: Sequence[Line], file: Path) -> None:
             writer.writerow(shown)
 
 
-def read_csv(file: Path) -> list[Line]:
-    """What `write_csv` wrote."""
-    with file.open(newline="", encoding="utf-8") as opened:
-        return [{k: _number(v) for k, v in line.items()} for line in csv.DictReader(opened)]
-
-
-def _number(text: str) -> str | float:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def groups(table: Sequence[Line]) -> dict[tuple[int, int], dict[str, list[Line]]]:
     """Lines by width and L0, and by method."""
     found: dict[tuple[int, int], dict[str, list[Line]]] = {}

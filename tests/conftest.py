@@ -12,6 +12,7 @@ settings.load_profile("project")
 # items, and a notebook has fewer than a file of quick tests. With the long ones first, what is left
 # for the end is short, and no worker waits for the other.
 LONGEST = (
+    "notebooks/08_does_it_hold_with_thousands_of_latents.ipynb",
     "notebooks/05_weight_initialisation.ipynb",
     "notebooks/06_all_together.ipynb",
     "notebooks/07_which_frequency.ipynb",

@@ -159,25 +159,35 @@ def _row(task: Task, model: Callable[[Tensor], Output]) -> Row:
     return row
 
 
+def results(name: str) -> Path:
+    """A file that a benchmark writes: the one that came with the package or stands in its clone."""
+    shipped = Path(__file__).with_name(name)  # in a wheel; a clone has it once
+    return shipped if shipped.exists() else Path(__file__).parents[2] / "benchmarks/results" / name
+
+
 def read_grid(path: str | Path | None = None) -> list[Row]:
-    """The rows of the file comparison.csv that `benchmarks/comparison.py` writes.
+    """The rows of a file that a benchmark writes, by default that of `benchmarks/comparison.py`.
 
     Args:
-        path: the file; by default the one that came with the package or stands in its clone.
+        path: the file; by default `results("comparison.csv")`.
 
     Returns:
-        One dict per row: group, method and task as text, the rest as `measured` returns it.
+        One dict per row: group, method and task as text, the rest as numbers where they are such.
+        A cell that is empty is left out.
     """
     texts = ("group", "method", "task")
-    if path is None:
-        shipped = Path(__file__).with_name("comparison.csv")  # in a wheel; a clone has it once
-        clone = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison.csv"
-        path = shipped if shipped.exists() else clone
-    with Path(path).open(encoding="utf-8", newline="") as file:
+    with Path(path or results("comparison.csv")).open(encoding="utf-8", newline="") as file:
         return [
-            {key: value if key in texts else float(value) for key, value in row.items() if value}
+            {k: v if k in texts else _number(v) for k, v in row.items() if v}
             for row in csv.DictReader(file)
         ]
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def rows_of(

@@ -182,3 +182,23 @@ def plot_runs(
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(medians, [f"{label}, median" for label in groups], frameon=False, fontsize=8)
     return ax
+
+
+def plot_pictures(ax: Axes, pictures: Tensor, *, columns: int = 8) -> Axes:
+    """Pictures (n, side * side) in rows of so many, each with its own contrast, grey where 0.
+
+    Example:
+        >>> _, [ax] = new_figure()
+        >>> plot_pictures(ax, torch.randn(16, 100)).images[0].get_array().shape
+        (22, 88)
+    """
+    side = round(pictures.shape[1] ** 0.5)
+    scaled = pictures / pictures.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    framed = torch.ones(-(-len(pictures) // columns) * columns, side + 1, side + 1)
+    framed[: len(pictures), 1:, 1:] = scaled.view(-1, side, side)  # between them it stays white
+    whole = torch.cat([torch.cat(list(line), dim=1) for line in framed.split(columns)])
+    ax.imshow(whole.tolist(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    return ax

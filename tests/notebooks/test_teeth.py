@@ -95,6 +95,15 @@ def phi_ceiling(p, q):
 """,
         "phi 0.546, its ceiling 1.000",
     ),
+    "the default eps is a fixed one, for rare latents": (
+        "08",
+        "penalties.py",
+        """
+def unbiased_eps(rho, rows):
+    return 1e-3
+""",
+        "0.276  | 2.29, 0.853",
+    ),
     "the penalty has no slope": (
         "09",
         "penalties.py",
@@ -197,6 +206,31 @@ def train_ensemble(*arguments, **options):
 train_ensemble.__kwdefaults__ = _train_ensemble.__kwdefaults__
 """,
         "claimed",
+    ),
+    "thresholds move the wrong way": (
+        "08",
+        "activations/threshold.py",
+        """
+_move = FrequencyThreshold._move
+def _wrong_way(self, sums):
+    before = self.theta.clone()
+    _move(self, sums)
+    self.theta.copy_(2 * before - self.theta)
+FrequencyThreshold._move = _wrong_way
+""",
+        "assert torch.allclose(own.theta, packaged.theta, atol=1e-3), step",
+    ),
+    "a band has no common threshold": (
+        "08",
+        "activations/threshold.py",
+        """
+_with_a_band = FrequencyThreshold.__init__
+def _without(self, *arguments, band=None, **options):
+    _with_a_band(self, *arguments, **options)
+    self.band = band and check_band(band)
+FrequencyThreshold.__init__ = _without
+""",
+        "claimed 0.248 ± 0.010",
     ),
     "a router's margins have no slope": (
         "09",

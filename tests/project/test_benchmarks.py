@@ -4,12 +4,12 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import saetools
+from saetools.tutorial.comparison import read_grid
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -109,13 +109,13 @@ def rows_on_disk(tmp_path):
 
 
 def test_large_codes_trains_and_measures_every_method(load, tmp_path):
-    large, report = load("large_codes"), load("_large_report")
+    large = load("large_codes")
     methods = list(load("_large_methods").METHODS)
     sizes = ["--latents=20", "--l0=2", "--steps=24", "--batch=50", "--seeds=2", "--device=cpu"]
     files = ["--activations", str(rows_on_disk(tmp_path)), "--out", str(tmp_path)]
     given = large.parser(methods).parse_args([*sizes, *files, "--methods", *methods])
     large.main(given)
-    table = report.read_csv(tmp_path / "large_codes_activations.csv")
+    table = read_grid(tmp_path / "large_codes_activations.csv")
     assert [(line["method"], line["seed"]) for line in table] == [
         (method, seed) for method in methods for seed in (0, 1)
     ]
@@ -139,20 +139,6 @@ def test_the_measures_of_large_codes_are_the_packages(load, tmp_path):
     exact = saetools.fvu(models.decode(z.relu()), x).double()
     torch.testing.assert_close(found.fvu, exact, rtol=1e-5, atol=0)
     assert torch.equal(found.frequency, saetools.activation_frequency(z))
-
-
-def test_no_pixel_of_the_patches_is_in_two_parts(load, monkeypatch):
-    datasets = pytest.importorskip("sklearn.datasets")
-    number = torch.arange(120 * 150).view(120, 150, 1).expand(-1, -1, 3)
-    images = SimpleNamespace(images=[number.numpy()])  # every pixel has a grey of its own
-    monkeypatch.setattr(datasets, "load_sample_images", lambda: images)
-    codes = load("_codes")
-    monkeypatch.setattr(codes, "normalised", lambda x: x)
-    rows = codes.image_patches()
-    pixels = {part: set(x.flatten().int().tolist()) for part, x in rows.items()}
-    assert len(rows["train"]) > len(rows["test"]) > len(rows["held_out"]) > 0
-    assert pixels["train"].isdisjoint(pixels["test"] | pixels["held_out"])
-    assert pixels["test"].isdisjoint(pixels["held_out"])
 
 
 def test_hidden_states_are_those_of_torchs_own_encoder_layer(load):

@@ -11,6 +11,7 @@ from saetools.tutorial.comparison import (
     curved_task,
     measured,
     read_grid,
+    results,
     tasks,
 )
 
@@ -115,3 +116,10 @@ def test_a_grid_is_read_as_it_was_written(tmp_path):
     assert read_grid(path) == rows  # without the cells that a row does not have
     with pytest.raises(FileNotFoundError):
         read_grid(tmp_path / "nothing.csv")
+
+
+def test_a_benchmarks_table_is_found_and_read_with_its_texts_and_numbers():
+    [row, *_] = rows = read_grid(results("large_codes_cuda.csv"))
+    assert len(rows) > 60
+    assert (row["method"], row["latents"], row["device"]) == ("BatchTopK", 512, "cuda")
+    assert 0 < row["fvu"] < 1

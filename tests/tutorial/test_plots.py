@@ -9,6 +9,7 @@ from saetools.tutorial.plots import (
     plot_changes,
     plot_frequencies,
     plot_groups,
+    plot_pictures,
     plot_runs,
     show,
 )
@@ -76,3 +77,14 @@ def test_changes_join_each_unit_with_itself():
     joined = torch.tensor([list(line.get_ydata()) for line in ax.lines], dtype=torch.float32)
     torch.testing.assert_close(joined, torch.stack([before.flatten(), after.flatten()], -1))
     assert {line.get_color() for line in ax.lines} == {STYLES[0]["color"]}
+
+
+def test_pictures_stand_in_rows_each_with_its_own_contrast():
+    _, [ax] = new_figure()
+    pictures = torch.tensor([[1.0, 0.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.5], [0.0] * 4])
+    shown = torch.as_tensor(plot_pictures(ax, pictures, columns=2).images[0].get_array())
+    assert shown.shape == (6, 6)
+    assert shown[1:3, 1:3].tolist() == [[1, 0], [0, -1]]
+    assert shown[1:3, 4:6].tolist() == [[0, 0], [0, 1]]
+    assert shown[4:6, 1:3].eq(0).all()
+    assert shown[4:6, 4:6].eq(1).all()  # no fourth
