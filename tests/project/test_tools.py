@@ -3,9 +3,8 @@ import sys
 
 import nbformat
 import pytest
-from conftest import LONGEST
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_tools import ROOT
+from notebook_tools import LONGEST, ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 
