@@ -102,7 +102,7 @@ def phi_ceiling(p, q):
 def unbiased_eps(rho, rows):
     return 1e-3
 """,
-        "0.276  | 2.29, 0.853",
+        "| 2.29, 0.853",
     ),
     "the penalty has no slope": (
         "09",
