@@ -11,7 +11,7 @@ import saetools
 from saetools import activation_frequency, chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIX, USE, PACKAGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FIX, USE, PACKAGE, LARGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 
@@ -126,6 +126,15 @@ def test_every_room_is_in_the_table_with_names_that_are_in_it():
             assert any(hasattr(place, name) for place in places), (room, name)
 
 
+def test_the_threshold_holds_what_was_asked(capsys):
+    scope = {}
+    exec(LARGE, scope)
+    assert float(capsys.readouterr().out) == pytest.approx(8, abs=0.5)
+    seen = scope["evaluate"](scope["model"], scope["x"])
+    assert seen.frequency.min() > 8 / 512 / 5 * 0.9
+    assert 0 < seen.fvu < 0.6
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_readme_states_a_notebooks_own_question_and_time(path):
     first = read(path).cells[0].source
@@ -137,4 +146,4 @@ def test_the_readme_states_a_notebooks_own_question_and_time(path):
 
 
 def test_pasted_lines_fit_a_screen():
-    assert max(map(len, (FIX + USE + PACKAGE).splitlines())) <= 100
+    assert max(map(len, (FIX + USE + PACKAGE + LARGE).splitlines())) <= 100
