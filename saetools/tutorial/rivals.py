@@ -23,11 +23,11 @@ from saetools.tutorial.methods import STEPS, Models, in_one_phase, in_two_phases
 Sizes = Sequence[int]
 
 
-class JumpReLUModel(Margins):
-    """Its activation is a `JumpReLU`.
+class OverThreshold(Margins):
+    """Its activation has thresholds `theta`: a `JumpReLU` or a `FrequencyThreshold`.
 
     Example:
-        >>> JumpReLUModel(seed=0, activation=JumpReLU(4))(torch.rand(50, 20)).latents.shape
+        >>> OverThreshold(seed=0, activation=JumpReLU(4))(torch.rand(50, 20)).latents.shape
         torch.Size([50, 4])
     """
 
@@ -52,7 +52,7 @@ def jump_relu(
     """
     settings = {"threshold": 0.1, "bandwidth": bandwidth}
     models: Models = [
-        JumpReLUModel(task.sizes, seed=seed, activation=JumpReLU(task.sizes[-1], **settings))
+        OverThreshold(task.sizes, seed=seed, activation=JumpReLU(task.sizes[-1], **settings))
         for seed in seeds
     ]
     start_at_frequency_(models, task.train, rho=task.rho)
@@ -141,20 +141,6 @@ def hard_concrete(
     return models
 
 
-class TrackedThreshold(Margins):
-    """Its activation is a `FrequencyThreshold`.
-
-    Example:
-        >>> TrackedThreshold(seed=0, activation=Excess(4, 0.2))(torch.rand(50, 20)).latents.shape
-        torch.Size([50, 4])
-    """
-
-    def margins(self, out: Output) -> Tensor:
-        """What a latent has over its threshold."""
-        theta = self.activation.theta  # type: ignore[attr-defined]
-        return out.pre_activations - against(theta, out.pre_activations)
-
-
 class Excess(FrequencyThreshold):
     """Passes what z has over its threshold, and not z itself, as a ReLU with a bias would.
 
@@ -185,7 +171,7 @@ def tracked_threshold(
     """
     kind, units = {"z": FrequencyThreshold, "excess": Excess}[passes], task.sizes[-1]
     models: Models = [
-        TrackedThreshold(task.sizes, seed=seed, activation=kind(units, task.rho, rate=rate))
+        OverThreshold(task.sizes, seed=seed, activation=kind(units, task.rho, rate=rate))
         for seed in seeds
     ]
     start_at_frequency_(models, task.train, rho=task.rho)

@@ -5,6 +5,8 @@ import torch
 
 from saetools import Output, SparseAutoencoder, activation_frequency, frequency_penalty, train
 from saetools.training.multipliers import FrequencyMultipliers
+from saetools.training.recipe import DEFAULTS, recommended
+from saetools.tutorial.methods import recipe_penalty
 
 
 def seen(z):
@@ -178,3 +180,15 @@ def test_a_divergence_adds_the_kl_of_the_penalty(rho):
     torch.testing.assert_close(*by_z)
     with pytest.raises(ValueError, match="divergence must be finite and at least 0"):
         FrequencyMultipliers(rho=rho, divergence=-1)
+
+
+def test_the_recipe_learns_under_a_fifth_of_the_kl_with_multipliers_around_it():
+    packaged, compared = recommended(0.2), recipe_penalty(0.2)
+    for seed in range(3):
+        z = normal(64, 4, seed=seed).requires_grad_()
+        costs = DEFAULTS["weight"] * packaged(seen(z)), compared(seen(z))
+        priced = (compared.multipliers * activation_frequency(z)).sum()
+        torch.testing.assert_close(costs[1], 0.2 * frequency_penalty(z, rho=0.2) + priced)
+        torch.testing.assert_close(*costs)
+        torch.testing.assert_close(*(torch.autograd.grad(each, z)[0] for each in costs))
+    assert (compared.multipliers != 0).all()

@@ -4,7 +4,7 @@ import torch
 from saetools import FrequencyThreshold, JumpReLU, step_frequency
 from saetools.tutorial import rivals
 from saetools.tutorial.comparison import measured, tasks
-from saetools.tutorial.rivals import Excess, HardConcrete, JumpReLUModel, TrackedThreshold
+from saetools.tutorial.rivals import Excess, HardConcrete, OverThreshold
 
 DAYS = tasks()["days"]
 SMALL = DAYS._replace(train=DAYS.train[::9], test=DAYS.test[::9], final=None)
@@ -14,7 +14,7 @@ SEEDS = (3, 8)
 
 def test_jump_relus_penalty_moves_thresholds_and_units():
     activation = JumpReLU(4, threshold=0.05, bandwidth=0.3)
-    model, x = JumpReLUModel(seed=0, activation=activation), torch.rand(200, 20)
+    model, x = OverThreshold(seed=0, activation=activation), torch.rand(200, 20)
     out, z = model(x), model.encode(x)
     assert torch.equal(out.latents, z.where(out.pre_activations > 0, 0))
     step_frequency(out.pre_activations, 0.3).sum().backward()
@@ -41,7 +41,7 @@ def test_hard_gates_leave_the_global_random_state_alone():
 @pytest.mark.parametrize("passes", ["z", "excess"])
 def test_a_tracked_threshold_moves_against_the_miss_and_ends_exact(passes):
     kind = {"z": FrequencyThreshold, "excess": Excess}[passes]
-    model, x = TrackedThreshold(seed=0, activation=kind(4, 0.2)), torch.rand(200, 20)
+    model, x = OverThreshold(seed=0, activation=kind(4, 0.2)), torch.rand(200, 20)
     model.activation.theta.fill_(100.0)
     model(x)
     assert (model.activation.theta < 100).all()  # never on: down
