@@ -70,6 +70,13 @@ def test_a_field_of_a_named_tuple_says_what_its_comment_says(site):
     assert "what a sparsity penalty must see" in page
 
 
+def test_an_index_does_not_stand_under_its_accent(site):
+    accent = r"[\u02c6^~\u00af]</mo>\s*</munderover>"
+    wrong = re.compile(rf"<munderover>(?:(?!</munderover>).)*{accent}", re.DOTALL)
+    pages = {page.name for page in site.rglob("*.html") if wrong.search(page.read_text("utf-8"))}
+    assert pages == set(), r"write \hat\rho{}_j, and not \hat\rho_j"
+
+
 def test_mathematics_is_set_without_a_script(tmp_path):
     page = build(tmp_path, {"one.md": "# A\n\nA target $\\rho$, and\n\n$$\\frac{1}{2}$$\n"})
     assert "<mi>\N{GREEK SMALL LETTER RHO}</mi>" in page
