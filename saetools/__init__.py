@@ -4,6 +4,13 @@ The rooms: the idea (frequency, penalties, initialise, metrics), `data`, `traini
 `reuse` for other people's models and loops, `tutorial` for the notebooks alone.
 """
 
+from importlib.util import find_spec as _find_spec
+
+if not (_find_spec("torch") and _find_spec("numpy")):
+    from saetools.tutorial.environment import check_environment as _check_environment
+
+    raise ModuleNotFoundError(_check_environment())
+
 # In place of the code's ReLU.
 from saetools.activations.batch_top_k import BatchTopK
 from saetools.activations.group_bias import GroupBiasAdaptation

@@ -1,13 +1,17 @@
-"""Make a virtual environment and install the project in it.
+"""Make a virtual environment and install the project in it, on Linux with the CPU build of PyTorch.
 
 Usage, in the project's folder: python tools/setup_venv.py FOLDER
 
 It is written for any Python 3, so that a Python that is too old can be told so in one line.
 """
 
+import json
 import os
 import subprocess
 import sys
+
+PINNED = ["--constraint", "constraints.txt"]
+PROJECT = ".[notebooks,saving,sklearn,site,test]"
 
 
 def main(folder):
@@ -30,14 +34,41 @@ def main(folder):
     venv.create(folder, with_pip=True, clear=True, symlinks=os.name != "nt")
     python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
     print("set-up: installing into %s (a few minutes the first time)" % folder, flush=True)
-    options = ["--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
-    project = ".[notebooks,saving,sklearn,site,test]"
-    command = [python, "-m", "pip", "install", *options, "--editable", project]
-    if subprocess.call(command) != 0:
+    if brings_cuda(python) and not has_nvidia_driver() and not install_cpu_torch(python):
+        print("set-up: no CPU build of PyTorch was to be had; pip's, with CUDA, does as well")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.call([*pip, *PINNED, "--editable", PROJECT]) != 0:
         return "pip could not install the packages: its last lines above say why"
     with open(os.path.join(folder, "ready"), "w") as ready:
         ready.write("made by tools/setup_venv.py\n")
     return None
+
+
+def has_nvidia_driver():
+    """Whether CUDA's libraries could be of use."""
+    return os.path.exists("/proc/driver/nvidia/version")
+
+
+def brings_cuda(python):
+    """Whether pip, left to itself, installs CUDA's libraries with torch: 5.5 GB, on Linux alone."""
+    if not sys.platform.startswith("linux"):
+        return False
+    asked = [python, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-"]
+    done = subprocess.run(
+        [*asked, *PINNED, "torch"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
+    if done.returncode != 0:  # the installation itself will say why
+        return False
+    names = [each["metadata"]["name"] for each in json.loads(done.stdout.decode())["install"]]
+    return any(name.lower().startswith(("nvidia-", "cuda-")) for name in names)
+
+
+def install_cpu_torch(python):
+    """Install torch from where the CPU builds lie, which uv knows; whether that went well."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"]
+    uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    uv += ["--torch-backend", "cpu", *PINNED, "torch"]
+    return subprocess.call(pip) == 0 and subprocess.call(uv) == 0
 
 
 if __name__ == "__main__":

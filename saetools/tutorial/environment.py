@@ -1,10 +1,9 @@
 """Is everything installed that the notebooks need? The standard library is enough to ask.
 
-Without torch the package cannot be imported; then run this file by its path, with Python.
+`python -m saetools` asks it, and `import saetools` where torch is missing.
 """
 
 import re
-import sys
 from collections.abc import Iterable
 from importlib import metadata
 from typing import NamedTuple
@@ -127,8 +126,3 @@ def _release(version: str) -> tuple[int, ...]:
     """The leading numbers, without zeros at the end: (2, 4) of "2.4.0rc1+cpu"."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, re.sub(r"(\.0+)+$", "", numbers[0]).split("."))) if numbers else ()
-
-
-if __name__ == "__main__":
-    print(check_environment())
-    sys.exit(bool(missing_packages()))

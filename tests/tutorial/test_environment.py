@@ -150,13 +150,19 @@ def test_spaces_do_no_harm():
     assert missing_packages([f"{NOBODYS} >= 1.0"]) == [Missing(f"{NOBODYS}>=1.0", "not installed")]
 
 
-def test_the_file_runs_by_itself_where_nothing_is_installed():
-    path = ROOT / "saetools" / "tutorial" / "environment.py"
-    bare = subprocess.run(
-        [sys.executable, "-S", str(path)], capture_output=True, text=True, check=False
-    )
-    assert bare.returncode == 1
-    assert bare.stderr == ""
-    assert "torch>=2.4  (not installed)" in bare.stdout
-    here = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+def run(*options):
+    return subprocess.run([sys.executable, *options], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_a_command_asks_the_same():
+    here = run("-m", "saetools")
     assert (here.returncode, here.stdout.strip()) == (0, check_environment())
+
+
+@pytest.mark.parametrize("options", [("-m", "saetools"), ("-c", "import saetools.frequency")])
+def test_where_torch_is_missing_the_error_names_all_that_is(options):
+    bare = run("-S", *options)
+    assert bare.returncode == 1
+    assert "ModuleNotFoundError: 7 of 7 packages are missing or too old:" in bare.stderr
+    assert "torch>=2.4  (not installed)" in bare.stderr
+    assert "\n  python -m pip install" in bare.stderr
