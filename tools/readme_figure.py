@@ -79,11 +79,16 @@ def main() -> None:
         )
         frequencies[name], unexplained[name] = frequency, fvus
     figure, (left, right) = new_figure(2, width=10)
+    ticks = [0.2, 0.5, 1, 2, 3]
     plot_frequencies(left, frequencies, rho=0.2)
     left.set(title="Only with the fix do all units obey", xlabel="4 units from each of 16 seeds")
     plot_groups(right, unexplained)
+    right.axhline(1, color="black", linestyle="--", linewidth=1)
+    beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    right.annotate("no better\nthan the mean", (1.01, 1), annotation_clip=False, **beside)
     right.set(title="and that has a price", xlabel="16 seeds", ylabel="FVU on the test days")
-    right.set_ylim(0, None)
+    right.set(yscale="log", yticks=ticks, yticklabels=map(str, ticks))
+    right.minorticks_off()
     figure.savefig(ROOT / "docs" / "answer.png", dpi=120)
 
 
