@@ -6,7 +6,7 @@ SOURCES := saetools tests tools benchmarks notebooks docs
 # Two workers of one thread, which get whole files, the longest first: tests/conftest.py has the list.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: notebooks style check test nightly lab site site-test update-outputs lecture check-everywhere clean
+.PHONY: notebooks style check test nightly lab site site-test update-outputs lecture lecture-test check-everywhere clean
 
 notebooks: $(VENV)/ready  ## execute every notebook; executed copies and their pages under build/
 	@$(BIN)/python tools/notebooks.py run
@@ -39,6 +39,9 @@ update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their com
 
 lecture: $(VENV)/ready  ## lecture-version/: the notebooks without outputs, answers and solutions
 	@$(BIN)/python tools/lecture.py
+
+lecture-test: $(VENV)/ready  ## each of them runs, with the solutions put back
+	$(PYTEST) -m "" --dist load tests/notebooks/test_lecture.py
 
 check-everywhere: $(VENV)/ready  ## the committed outputs again, with other threads and instruction sets
 	@$(BIN)/python tools/check_everywhere.py
