@@ -192,7 +192,7 @@ def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
     if cost.shape != shape:
         raise ValueError(
             f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
-            f"sum over the units (dim -1), got shape {tuple(cost.shape)}"
+            f"sum over the units (dim -1; frequency_penalty: dim=-2), got shape {tuple(cost.shape)}"
         )
     return cost
 

@@ -15,7 +15,19 @@ def test_the_start_that_is_given_does_what_the_page_says(capsys):
     names = {}
     for block in BLOCKS:
         exec(block, names)
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0].rstrip(":") for line in lines] == [
+        *(["farthest"] * 4),
+        "False",
+        "untrained_start",
+        "random_directions",
+        "principal_components",
+        "the",
+    ]
+    unexplained = [float(line.split()[-1]) for line in lines[5:8]]
+    assert unexplained == pytest.approx([0.66, 0.95, 0.70], abs=0.15)
+    assert all("0.10 on" in line for line in lines[5:8])
+    assert 0.8 < float(lines[-1].split()[-1]) < 1
     for on_train, on_test in names["found"]:
         assert ((on_train.frequency - 0.1).abs() < 0.02).all()
         assert 0.3 < on_test.fvu < 0.6

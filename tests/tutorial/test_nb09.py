@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from saetools import straight_through_frequency, straight_through_gate, top_k_margins
+from saetools import (
+    activation_frequency,
+    frequency_penalty,
+    straight_through_frequency,
+    straight_through_gate,
+    top_k_margins,
+)
 from saetools.tutorial.exercises.nb09 import check_at_least, check_top_k_gate
 
 
@@ -27,6 +33,30 @@ def slope_elsewhere(scores, k, temperature):
     return hard + (soft - soft.detach())
 
 
+def around(place, value=None):
+    """With a slope at the place, and the right value if there is no other."""
+
+    def answer(scores, k, temperature):
+        largest = scores.topk(k + 1, dim=-1).values.detach()
+        soft = torch.sigmoid((scores - place(largest, k)) / temperature)
+        hard = (top_k_margins(scores, k) > 0).float() if value is None else value(scores, k).float()
+        return hard + (soft - soft.detach())
+
+    return answer
+
+
+def half_way(largest, k):
+    return largest[:, k - 1 :].mean(-1, keepdim=True)
+
+
+def sloped(slope):
+    def answer(scores, k, temperature):
+        soft = slope(scores, top_k_margins(scores, k), temperature)
+        return (top_k_margins(scores, k) > 0).float() + (soft - soft.detach())
+
+    return answer
+
+
 def missing(z, rho, temperature, count=straight_through_frequency):
     return (rho - count(z, temperature)).clamp(min=0)
 
@@ -43,9 +73,32 @@ GATE = {
     "only k - 1 of a row are on": above_the_kth,
     "that is the soft value": lambda s, k, t: torch.sigmoid(top_k_margins(s, k) / t),
     "ask for the k largest": lambda s, k, t: straight_through_gate(s, t),
-    "exactly k ones": lambda s, k, t: gate(s, 3, t),
+    "exactly k ones": lambda s, k, t: 1 - gate(s, k, t),
     "the place moves with the scores": joined,
     "the slope is taken at 0": slope_elsewhere,
+    "1: correct": around(half_way, lambda s, k: s.sort(-1).indices.argsort(-1) >= 6 - k),
+    "not half-way to the next": around(lambda largest, k: largest[:, k - 1 : k]),
+    "not half-way to it": around(lambda largest, k: largest[:, k:]),
+    "one too far": lambda s, k, t: gate(s, k + 1, t),
+    "exactly 1 there": lambda s, k, t: (
+        gate(s, k, t).detach() * torch.sigmoid(top_k_margins(s, k) / t)
+    ),
+    "subtract soft.detach()": lambda s, k, t: (
+        gate(s, k, t) + torch.sigmoid(top_k_margins(s, k) / t)
+    ),
+    "of each column": lambda s, k, t: gate(s.T, k, t).T,
+    "of all scores": lambda s, k, t: gate(s.flatten(), k, t).view_as(s),
+    "no place between": around(
+        half_way, lambda s, k: s > s.topk(k + 1).values.mean(-1, keepdim=True)
+    ),
+    "divide by it": sloped(lambda s, m, t: torch.sigmoid(m * t)),
+    "the slope is 1 everywhere": sloped(lambda s, m, t: s),
+    "a softmax sums to 1": sloped(lambda s, m, t: (m / t).softmax(-1)),
+    "could never rise": lambda s, k, t: (
+        gate(s, k, t).detach()
+        * torch.sigmoid(top_k_margins(s, k) / t)
+        / torch.sigmoid(top_k_margins(s, k) / t).detach()
+    ),
     "is not the soft one": lambda s, k, t: gate(s, k, 7 * t),
 }
 AT_LEAST = {
@@ -60,6 +113,23 @@ AT_LEAST = {
     "the soft count, which": lambda *a: missing(*a, soft).square().sum(),
     "the mean over the units": lambda *a: missing(*a).square().mean(),
     "square what is missing": lambda *a: missing(*a).sum(),
+    "2: correct": lambda *a: sum(miss**2 for miss in missing(*a) if miss > 0),
+    "correct.": lambda z, r, t: (r - straight_through_frequency(z, t).clamp(max=r)).square().sum(),
+    "ask the hard one": lambda z, r, t: (
+        (soft(z, t) < r) * (r - straight_through_frequency(z, t)).square()
+    ).sum(),
+    "on too rarely: sum them": lambda *a: missing(*a).square().sum() / (missing(*a) > 0).sum(),
+    "and then sum": lambda *a: missing(*a).sum().square(),
+    "as a share of rho": lambda z, r, t: (missing(z, r, t) / r).square().sum(),
+    "is a mean over the rows": lambda z, r, t: (
+        missing(z, r, t, lambda z, t: straight_through_gate(z, t).mean(1)).square().sum()
+    ),
+    "that is a number of rows": lambda z, r, t: (
+        missing(z, r, t, lambda z, t: straight_through_gate(z, t).sum(0)).square().sum()
+    ),
+    "that is the KL": lambda z, r, t: frequency_penalty(
+        z, rho=r, temperature=t, weight=activation_frequency(z) < r
+    ),
     "not that of the soft count": lambda z, r, t: missing(z, r, 9 * t).square().sum(),
     "of frequencies [0.0, ": lambda z, r, t: missing(z, r, t).square().sum() + 3,
 }

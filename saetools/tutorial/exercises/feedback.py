@@ -39,6 +39,15 @@ def wrong_shape(got: object, shape: tuple[int, ...], what: str) -> str | None:
     return f"expected {what}, a tensor of shape {shape}, got {found}."
 
 
+def no_number(got: object, what: str = "one number") -> str | None:
+    """The mistake that `got` is not a single number."""
+    values = getattr(got, "size", None) if not isinstance(got, Tensor) else got.numel()
+    if isinstance(got, int | float) or values == 1:
+        return None
+    shape = getattr(got, "shape", None)
+    return f"expected {what}, got " + (f"shape {tuple(shape)}." if shape else f"{got!r}.")
+
+
 def known_mistake(
     got: Tensor | float,
     mistakes: Mapping[str, Tensor | float],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saetools.frequency import activation_frequency, straight_through_frequency
+from saetools.penalties import frequency_penalty
 from saetools.reuse.routing import top_k_margins
 from saetools.tutorial.exercises.feedback import (
     exercise,
@@ -35,6 +36,20 @@ def check_top_k_gate(answer: Callable[[Tensor, int, float], Any]) -> str | None:
         "only k - 1 of a row are on: the k-th is not greater than itself.": above_kth,
         "that is the soft value: it must be exactly 0 or 1.": torch.sigmoid(margins / temperature),
         "on where the score is above 0: ask for the k largest of the row.": (scores > 0).float(),
+        "the k-th and the next are one too far: `topk(k + 1)`, its last two.": _ones(scores, k + 1),
+        "that is soft where it is on: it must be exactly 1 there.": (
+            hard * torch.sigmoid(margins / temperature)
+        ),
+        "the value is hard + soft: subtract soft.detach(), so that the slope alone is added.": (
+            hard + torch.sigmoid(margins / temperature)
+        ),
+        "the k largest of each column: each row has its own, `dim=-1`.": _ones(scores.T, k).T,
+        "the k largest of all scores: each row has its own, `dim=-1`.": (
+            _ones(scores.flatten(), k).view_as(scores)
+        ),
+        "the mean of the k + 1 largest is no place between the k-th and the next.": (
+            scores > scores.topk(k + 1, dim=-1).values.mean(-1, keepdim=True)
+        ).float(),
     }
     if not is_close(got, hard, atol=1e-6):
         return known_mistake(got, values) or "each row must have exactly k ones, at its k largest."
@@ -51,15 +66,39 @@ def check_top_k_gate(answer: Callable[[Tensor, int, float], Any]) -> str | None:
         "the slope is taken at 0, and not at the place between k and k + 1.": (
             gradient(torch.sigmoid(scores / temperature), scores)
         ),
+        "the slope is taken at the k-th score, and not half-way to the next.": (
+            gradient(torch.sigmoid((scores - largest[:, k - 1 : k].detach()) / temperature), scores)
+        ),
+        "the slope is taken at the score after the k-th, and not half-way to it.": (
+            gradient(torch.sigmoid((scores - largest[:, k:].detach()) / temperature), scores)
+        ),
+        "multiplied by the temperature: divide by it.": (
+            gradient(torch.sigmoid(margins * temperature), scores)
+        ),
+        "the slope is 1 everywhere: a sigmoid's is largest at the place, and small far from it.": (
+            torch.ones_like(scores)
+        ),
+        "only the k that are on have a slope: the others could never rise.": (
+            gradient(hard * soft / soft.detach(), scores)
+        ),
+        "a softmax sums to 1 in a row, so that scores answer for each other: take a sigmoid.": (
+            torch.zeros_like(scores)
+        ),
     }
     return known_mistake(slope, known) or "the values are right, and the slope is not the soft one."
+
+
+def _ones(scores: Tensor, k: int) -> Tensor:
+    """1 at the k largest of the last dim."""
+    return torch.zeros_like(scores).scatter(-1, scores.topk(k, dim=-1).indices, 1.0)
 
 
 @exercise(2)
 def check_at_least(answer: Callable[[Tensor, float, float], Any]) -> str | None:
     """Notebook 09, exercise 2: a penalty for units that are on too rarely, and for no other."""
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(60, 4, generator=generator) + torch.tensor([-9.0, -1.5, 0.5, 2.0])
+    z = torch.randn(60, 5, generator=generator) + torch.tensor([-9.0, -1.5, 0.5, 2.0, 0.0])
+    z[:, 4] = 0.1 * z[:, 4] - 0.1  # seldom on, and its soft count is near a half
     z.requires_grad_()
     rho, temperature = 0.3, 0.5
     got = answer(z, rho, temperature)
@@ -74,6 +113,7 @@ def check_at_least(answer: Callable[[Tensor, float, float], Any]) -> str | None:
         if is_close(gradient(got, z), gradient(missing.sum(), z), atol=1e-7):
             return None
         return "the value is right, and the gradient is not that of the soft count."
+    hard, too_few = activation_frequency(z), (rho - rho_hat)[rho_hat < rho]
     known = {
         "units that are on often enough must cost nothing.": (rho - rho_hat).square().sum(),
         "that is for units that are on too often.": (rho_hat - rho).clamp(min=0).square().sum(),
@@ -84,8 +124,23 @@ def check_at_least(answer: Callable[[Tensor, float, float], Any]) -> str | None:
             missing.mean()
         ),
         "square what is missing.": (rho - rho_hat).clamp(min=0).sum(),
+        "the soft count says who is on too rarely: ask the hard one, as the value does.": (
+            (soft < rho) * (rho - rho_hat).square()
+        ).sum(),
+        "the mean over the units that are on too rarely: sum them.": too_few.square().mean(),
+        "square what each unit misses, and then sum.": too_few.sum().square(),
+        "that is the miss as a share of rho: take rho - rho_hat.": (too_few / rho).square().sum(),
+        "that is the mean over the units of each row: a frequency is a mean over the rows.": (
+            (rho - (z > 0).float().mean(1)).clamp(min=0).square().sum()
+        ),
+        "that is a number of rows: divide by how many there are.": (
+            (rho - len(z) * rho_hat).clamp(min=0).square().sum()
+        ),
+        "that is the KL: here the square of the miss is asked for.": (
+            frequency_penalty(z, rho=rho, temperature=temperature, weight=hard < rho)
+        ),
     }
-    off = [round(value, 2) for value in activation_frequency(z).tolist()]
+    off = [round(value, 2) for value in hard.tolist()]
     return known_mistake(got, known) or (
         f"of frequencies {off} expected {missing.sum().item():.4f}, got {got.item():.4f}."
     )
