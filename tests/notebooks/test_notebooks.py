@@ -7,9 +7,8 @@ import re
 import pytest
 from notebook_tools import NOTEBOOKS, ROOT, code_cells, exercises, read, solution, tagged
 
-# Cells and words of each notebook; 02 may need more.
-MOST_CELLS = {"02": 45}
-MOST_WORDS = {"02": 3000}
+# Of each notebook.
+MOST_CELLS, MOST_WORDS = 35, 2500
 ALLOWED_TAGS = re.compile(r"imports|raises-exception|(exercise|check|solution)-\d")
 MACHINE_PATH = re.compile(
     r"(?:^|[\s\"'(])(?:/(?:home|root|usr|tmp|opt|var|Users|work)/|[A-Za-z]:\\)"
@@ -23,7 +22,7 @@ def words(notebook):
     return len(re.sub(r"```.*?```|<!--.*?-->", " ", text, flags=re.DOTALL).split())
 
 
-def faults(notebook, number):
+def faults(notebook):
     """Every way in which a notebook breaks the rules, one line each."""
     found = []
     for position, cell in enumerate(notebook.cells):
@@ -40,9 +39,9 @@ def faults(notebook, number):
         found.append(f"execution counts are {counts}: run it from top to bottom")
     if not any(cell.outputs for cell in code_cells(notebook)):
         found.append("no cell has an output")
-    if not 20 <= len(notebook.cells) <= MOST_CELLS.get(number, 35):
+    if not 20 <= len(notebook.cells) <= MOST_CELLS:
         found.append(f"{len(notebook.cells)} cells")
-    if not 1200 <= words(notebook) <= MOST_WORDS.get(number, 2500):
+    if not 1200 <= words(notebook) <= MOST_WORDS:
         found.append(f"{words(notebook)} words")
     if not notebook.cells[0].source.splitlines()[0].endswith("?"):
         found.append("the title is no question")
@@ -80,7 +79,7 @@ def code_faults(cell, tags):
 
 @every_notebook
 def test_notebook_keeps_the_rules(path):
-    assert faults(read(path), path.name[:2]) == []
+    assert faults(read(path)) == []
 
 
 def first(notebook, kind):
@@ -132,7 +131,7 @@ SPOILS = {
 def test_a_spoiled_notebook_is_noticed_for_what_is_wrong_with_it(fault):
     notebook = read(NOTEBOOKS[0])
     SPOILS[fault](notebook)
-    found = faults(notebook, NOTEBOOKS[0].name[:2])
+    found = faults(notebook)
     if fault == "99 words":
         assert any(re.search(r"\d{5} words", line) for line in found)
     else:

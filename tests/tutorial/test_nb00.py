@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from saetools import bernoulli_kl, frequency_penalty, posted_penalty, straight_through_frequency
+from saetools import (
+    bernoulli_kl,
+    frequency_penalty,
+    posted_penalty,
+    soft_frequency,
+    straight_through_frequency,
+)
 from saetools.tutorial.exercises.nb00 import check_loss, check_triage
 
 
@@ -40,8 +46,40 @@ def changing(f, rho):
     return counts
 
 
+def unit_by_unit(f, rho):
+    return triage(f, rho, **{"never on": sum(1 for row in f if row == 0)})
+
+
+def with_numpy(f, rho):
+    f = f.numpy()
+    kinds = {"never on": f == 0, "always on": f > 0.99, "near rho": abs(f - rho) < 0.02}
+    counts = {kind: mask.sum() for kind, mask in kinds.items()}
+    return counts | {"elsewhere": f.size - sum(counts.values())}
+
+
+def shares(f, rho):
+    return {kind: count / f.numel() for kind, count in triage(f, rho).items()}
+
+
 TRIAGE = [
     ("correct.", triage),
+    ("correct.", with_numpy),
+    ("correct.", lambda f, rho: {kind: count.float() for kind, count in triage(f, rho).items()}),
+    ("never on: 0.167 is a share", shares),
+    ("a share, from 0 to 1", lambda f, rho: triage(f, rho, **{"always on": (f > 99).sum()})),
+    ("expected one number, got list", lambda f, rho: triage(f, rho, **{"near rho": [0, 1]})),
+    ("expected one number, got NoneType", lambda f, rho: triage(f, rho, elsewhere=None)),
+    ("neither True nor False", unit_by_unit),
+    ("6 of 12 units are counted", lambda f, rho: triage(f[0], rho)),
+    ("6 of 12 units are counted: take", lambda f, rho: triage(f.mean(0), rho)),
+    (
+        "2 % of rho is far less",
+        lambda f, rho: triage(f, rho, **{"near rho": ((f / rho - 1).abs() < 0.02).sum()}),
+    ),
+    (
+        "elsewhere for rho = 0.2: each unit is of one kind",
+        lambda f, rho: triage(f, rho, elsewhere=((f > 0) & (f < 0.99)).sum()),
+    ),
     ("correct.", by_hand),
     ("not answered yet", unfinished),
     ("expected a dict with the keys", lambda f, rho: 12),
@@ -97,7 +135,29 @@ def rooted(o, x, rho, w):
     return mse(o, x).sqrt() + w * pull(o, rho)
 
 
+def soft(o, x, rho, w):
+    return mse(o, x) + w * bernoulli_kl(soft_frequency(o.pre_activations, 0.3), rho=rho).sum()
+
+
 LOSS = [
+    ("stands at the error", lambda o, x, rho, w: w * mse(o, x) + pull(o, rho)),
+    ("is the penalty's alone", lambda o, x, rho, w: w * (mse(o, x) + pull(o, rho))),
+    ("applied twice", lambda o, x, rho, w: mse(o, x) + w * w * pull(o, rho)),
+    ("have changed places", lambda o, x, rho, w: mse(o, x) + rho * pull(o, w)),
+    ("averaged over the units", lambda o, x, rho, w: mse(o, x) + w * pull(o, rho) / 4),
+    ("a soft count's penalty", soft),
+    (
+        "the absolute error",
+        lambda o, x, rho, w: (o.reconstruction - x).abs().mean() + w * pull(o, rho),
+    ),
+    ("your error has none", lambda o, x, rho, w: mse(o, x).item() + w * pull(o, rho)),
+    (
+        "correct.",
+        lambda o, x, rho, w: (
+            torch.dist(o[0], x) ** 2 / x.numel()
+            + frequency_penalty(o[2], rho=torch.full((4,), rho), weight=w)
+        ),
+    ),
     ("correct.", lambda o, x, rho, w: mse(o, x) + w * pull(o, rho)),
     (
         "correct.",

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+ERRORS = {  # what PyTorch says of a common slip, and what we say
+    "mean(): could not infer": "booleans have no mean: turn them into floats first.",
+    "Boolean value of Tensor": "a tensor of several entries is neither True nor False: compare "
+    "entry by entry, and count with .sum().",
+}
 
 
 def exercise(number: int) -> Callable[[Callable[P, str | None]], Callable[P, None]]:
@@ -21,9 +26,9 @@ def exercise(number: int) -> Callable[[Callable[P, str | None]], Callable[P, Non
             except NotImplementedError:
                 feedback = "not answered yet."
             except RuntimeError as error:
-                if "mean(): could not infer" not in str(error):
+                known = (says for start, says in ERRORS.items() if start in str(error))
+                if not (feedback := next(known, "")):
                     raise
-                feedback = "booleans have no mean: turn them into floats first."
             print(f"Exercise {number}: {feedback}")
 
         return check

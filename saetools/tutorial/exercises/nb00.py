@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saetools.penalties import frequency_penalty
+from saetools.frequency import soft_frequency
+from saetools.penalties import bernoulli_kl, frequency_penalty
 from saetools.training.models import Output
 from saetools.tutorial.exercises.feedback import (
     exercise,
@@ -24,10 +26,11 @@ MISTAKES = {
         3,
     ): "a unit that is on for 0.5 % of the rows is not dead: count those at exactly 0.",
     ("always on", 1): "always on means for over 99 % of the rows here, not only for all of them.",
-    ("near rho", 0): "no frequency is rho to the last digit: ask for a distance below 0.02.",
+    ("always on", 0): "a frequency is a share, from 0 to 1: 99 % is 0.99.",
+    ("near rho", 0): "ask for a distance below 0.02: no frequency is rho to the last digit, and "
+    "2 % of rho is far less.",
     ("near rho", 6): "units far below rho are counted as well: take the absolute distance.",
     ("near rho", 2): "the target is 0.2 whatever rho is: use the argument.",
-    ("elsewhere", 12): "each unit is of one kind: leave those out that are of another.",
 }
 
 
@@ -45,13 +48,28 @@ def check_triage(answer: Callable[[Tensor, float], Mapping[str, Any]]) -> str | 
             return f"expected a dict with the keys {', '.join(KINDS)}, got {got!r}."
         if not torch.equal(given, frequency):
             return "it changes the frequencies that it was given."
+        for kind in KINDS:
+            if mistake := _no_count(got[kind]):
+                return f"{kind}: {mistake}"
+        counts = {kind: float(got[kind]) for kind in KINDS}
+        if sum(counts.values()) == 6:
+            return "6 of 12 units are counted: take all of them, whatever the shape."
         for kind, right in zip(KINDS, (2, 3, near, 7 - near), strict=True):
-            if isinstance(got[kind], Tensor) and got[kind].numel() != 1:
-                shape = tuple(got[kind].shape)
-                return f"{kind}: expected one number, got shape {shape}: sum over all units."
-            if (count := int(got[kind])) != right:
-                mistake = MISTAKES.get((kind, count), f"expected {right}, got {count}.")
+            if (count := counts[kind]) != right:
+                mistake = MISTAKES.get((kind, int(count)), f"expected {right}, got {count:g}.")
+                if kind == "elsewhere" and count > right:
+                    mistake = "each unit is of one kind: leave those out that are of another."
                 return f"{kind} for rho = {rho}: {mistake}"
+    return None
+
+
+def _no_count(got: Any) -> str | None:
+    if isinstance(got, Tensor) and got.numel() != 1:
+        return f"expected one number, got shape {tuple(got.shape)}: sum over all units."
+    if not isinstance(got, (Tensor, Real)):
+        return f"expected one number, got {type(got).__name__}."
+    if 0 < float(got) < 1:
+        return f"{float(got):.3g} is a share: count the units, with the sum of a mask."
     return None
 
 
@@ -63,7 +81,7 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
     batch = torch.rand(1000, 20, generator=generator)
     pre = torch.randn(1000, 4, generator=generator).requires_grad_()
     output = Output((pre.relu() @ decode).sigmoid(), pre.relu(), pre)
-    rho, weight = 0.35, 0.5
+    rho, weight = 0.35, 0.6
     got = answer(output, batch, rho, weight)
     if mistake := wrong_shape(got, (), "one number"):
         return mistake
@@ -76,7 +94,22 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
         known = {
             "the penalty is missing.": error,
             "the error is missing.": weight * penalty,
-            "the weight is missing: 0.5 was asked for.": error + penalty,
+            "the weight is missing: 0.6 was asked for.": error + penalty,
+            "the weight is the penalty's alone: leave the error as it is.": (
+                weight * (error + penalty)
+            ),
+            "the weight stands at the error: it is the penalty's.": weight * error + penalty,
+            "the weight is applied twice.": error + weight**2 * penalty,
+            "rho and weight have changed places.": (
+                error + rho * frequency_penalty(pre, rho=weight)
+            ),
+            "the penalty is averaged over the units: it is their sum.": (
+                error + weight * penalty / 4
+            ),
+            "that is a soft count's penalty: its value must be the hard count's.": (
+                error + weight * bernoulli_kl(soft_frequency(pre, 0.3), rho=rho).sum()
+            ),
+            "that is the absolute error: square it.": squares.sqrt().mean() + weight * penalty,
             "the penalty must be added: subtracted, it is rewarded.": error - weight * penalty,
             "the squared error is summed: take its mean.": squares.sum() + weight * penalty,
             "the squared error is summed over the features: take the mean over all entries.": (
@@ -96,6 +129,9 @@ def check_loss(answer: Callable[[Output, Tensor, float, float], Any]) -> str | N
         blind = error + weight * frequency_penalty(output.latents, rho=rho)
     known = {
         "the gradient is that of the error alone: your penalty has none.": gradient(error, pre),
+        "the gradient is that of the penalty alone: your error has none.": (
+            gradient(weight * penalty, pre)
+        ),
         "a unit that is off gets no pull: the penalty must see output.pre_activations, not the "
         "latents behind the ReLU.": gradient(blind, pre),
     }

@@ -1,11 +1,22 @@
 """Checks of notebook 02."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from saetools.tutorial.exercises.feedback import exercise, gradient, wrong_shape
+
+KINDS = {  # (what arrives, what was said of it)
+    ("none", "zero"): "zeros need a path to arrive on. Does autograd.grad return a tensor here?",
+    ("none", "some"): "nothing arrives where no path leads back to the pre-activations. Look at "
+    "what the last operation was given, and not only at requires_grad of the result.",
+    ("zero", "none"): "there is a grad_fn, and a path. Look at what arrives on it.",
+    ("zero", "some"): "a grad_fn is no proof. Is any entry of what arrives not 0?",
+    ("some", "none"): "a path leads back. Look at what arrives on it.",
+    ("some", "zero"): "some entries of what arrives are not 0. Ask with inputs of both signs.",
+}
 
 
 @exercise(1)
@@ -21,12 +32,8 @@ def check_gradient_kinds(
     for name, candidate in candidates.items():
         if got[name] not in ("none", "zero", "some"):
             return f"{name}: the answer is 'none', 'zero' or 'some', got {got[name]!r}."
-        if got[name] != _gradient_kind(candidate):
-            return (
-                f"{name}: not {got[name]!r}. Print its grad_fn, then ask autograd.grad for "
-                "the gradient at the pre-activations, with allow_unused=True; if that "
-                "raises, or returns None, there is no path."
-            )
+        if got[name] != (kind := _gradient_kind(candidate)):
+            return f"{name}: not {got[name]!r}: {KINDS[kind, got[name]]}"
     return None
 
 
@@ -50,10 +57,11 @@ def check_kept_inside(answer: Callable[[Tensor], Tensor]) -> str | None:
     if mistake := wrong_shape(got, (6,), "one number per unit"):
         return mistake
     values = got.detach()
-    if not ((values > 0.0009) & (values < 0.9991)).all():
-        return f"every value must lie in [0.001, 0.999], got {values.tolist()}."
-    if (values - rho_hat).abs().max() > 0.0015:
-        return f"no value may move by more than about 0.001, got {values.tolist()}."
+    outside, far = (values < 0.0009) | (values > 0.9991), (values - rho_hat).abs() > 0.0015
+    if outside.any() or values.isnan().any():
+        return f"every value must lie in [0.001, 0.999]: {_moved(rho_hat, values, outside)}"
+    if far.any():
+        return f"no value may move by more than about 0.001: {_moved(rho_hat, values, far)}"
     if not got.requires_grad:
         return "the result has no grad_fn: the whole gradient is cut."
     pull = gradient(got, leaf)
@@ -71,6 +79,11 @@ def check_kept_inside(answer: Callable[[Tensor], Tensor]) -> str | None:
     return None
 
 
+def _moved(before: Tensor, after: Tensor, at: Tensor) -> str:
+    place = int(at.double().argmax())
+    return f"{before[place]:g} becomes {after[place]:g}."
+
+
 @exercise(3)
 def check_planted_faults(
     answer: Callable[[], Mapping[str, str]], planted: Callable[[], Tensor]
@@ -83,14 +96,29 @@ def check_planted_faults(
         return f"expected a dict, kind -> operation, got {type(got).__name__}."
     with trace_gradients() as trace:
         planted().backward()
-    for finding in trace.findings:
-        if finding.kind not in got:
-            return f"there is a fault of the kind {finding.kind!r} as well."
-        if got[finding.kind] != finding.op:
+    kinds = {finding.op: finding.kind for finding in trace.findings}
+    for op, kind in kinds.items():
+        if kind not in got:
             return (
-                f"{finding.kind}: not {got[finding.kind]!r}. Trace it with the backward pass "
-                "inside the block, and give the full name that is printed after 'at'."
+                f"there is a fault of the kind {kind!r} as well: the trace names it, if the "
+                "backward pass is in the block."
             )
+        if (given := got[kind]) != op:
+            return f"{kind}: {_wrong_operation(given, op, kinds)}"
     if surplus := sorted(set(got) - {finding.kind for finding in trace.findings}):
         return f"there is no fault of the kind {surplus[0]!r}."
     return None
+
+
+def _wrong_operation(given: object, op: str, kinds: Mapping[str, str]) -> str:
+    if not isinstance(given, str):
+        return f"give the name of the operation, a string, got {type(given).__name__}."
+    if given in kinds:
+        return f"not {given!r}: that is the fault of the kind {kinds[given]!r}."
+    last = re.sub(r"(\(.*\)|backward\d*)$", "", given.lower()).rpartition(".")[2]
+    if last == op.lower().rpartition(".")[2]:
+        return f"{given!r} is the one: give its full name, as the trace prints it after 'at'."
+    return (
+        f"not {given!r}. Trace the loss with its backward pass inside the block, and give the "
+        "full name that is printed after 'at'."
+    )
