@@ -20,7 +20,7 @@ def functions_of(fix):
     scope = {}
     exec(fix, scope)
     assert "saetools" not in fix
-    return {name: scope[name] for name in ("initialise_frequency_", "frequency_penalty")}
+    return {name: scope[name] for name in ("start_at_rho_", "sparsity_penalty")}
 
 
 @pytest.mark.slow
@@ -76,11 +76,11 @@ def test_the_answer_to_the_forum_fits_a_screen_and_is_the_readmes_fix():
     inputs = torch.rand(500, 6)
     layers = [torch.nn.Linear(6, 3) for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
-    answer["start_at"](layers[0], inputs, 0.2)
-    fix["initialise_frequency_"](layers[1], inputs, 0.2)
+    answer["start_at_rho_"](layers[0], inputs, 0.2)
+    fix["start_at_rho_"](layers[1], inputs, 0.2)
     slopes = []
     for layer, scope in zip(layers, (answer, fix), strict=True):
-        cost = scope["frequency_penalty"](layer(inputs), 0.3)
+        cost = scope["sparsity_penalty"](layer(inputs), 0.3)
         slopes.append((cost, *torch.autograd.grad(cost, list(layer.parameters()))))
     for one, other in zip(*slopes, strict=True):
         torch.testing.assert_close(one, other)
@@ -90,7 +90,7 @@ def test_initialisation_alone_is_exact_at_the_start():
     scope = {}
     exec(FIX, scope)
     layer, inputs = torch.nn.Linear(6, 3), torch.rand(1000, 6)
-    scope["initialise_frequency_"](layer, inputs, rho=0.2)
+    scope["start_at_rho_"](layer, inputs, rho=0.2)
     pre = layer(inputs)
     assert (pre > 0).float().mean(0).tolist() == pytest.approx([0.2] * 3, abs=0.002)
     assert pre.std(0).tolist() == pytest.approx([1] * 3, rel=1e-4)
