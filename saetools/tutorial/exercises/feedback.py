@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -37,6 +37,20 @@ def wrong_shape(got: object, shape: tuple[int, ...], what: str) -> str | None:
         return None
     found = f"shape {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
     return f"expected {what}, a tensor of shape {shape}, got {found}."
+
+
+def one_number(value: Any) -> float | None:
+    """`value` as a float; None if it is no single number."""
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def no_number(value: Any) -> str:
+    """What stands in place of one number."""
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"shape {tuple(shape)}"
 
 
 def known_mistake(
