@@ -125,6 +125,16 @@ def over_rho(group):
     return group.frequency.mean() / 0.05
 
 
+@pytest.mark.slow
+def test_with_few_rows_and_add_one_many_units_fall_silent_and_others_do_not():
+    silent = {eps: group.frequency < 0.001 for eps, group in groups().items()}
+    assert 8 <= silent[1 / 34].sum() <= 24
+    assert silent[1e-3].sum() <= 2
+    assert 0.4 < groups()[1 / 34].frequency[~silent[1 / 34]].mean() / 0.05 < 1
+
+
+# What training gives on the soft count, and from the default start.
+SOFT, DEFAULT = (0.225, 0.12, 0.044), (5.853, 2.525, 0.579)
 FOUND = {
     "correct": lambda: settled(over_rho),
     "not answered yet": not_answered,
@@ -133,6 +143,9 @@ FOUND = {
     "Pass batch_size=32": lambda: settled(over_rho, rows=128),
     "one mean over all units": lambda: settled(lambda group: group.frequency),
     "one mean over all units, got list": lambda: settled(lambda g: g.frequency.tolist()),
+    "not on the soft one": lambda: dict(zip(groups(), SOFT, strict=True)),
+    "a clamp leaves silent units silent": lambda: dict.fromkeys(groups(), 0.123),
+    "Start from initialise_for_frequency_": lambda: dict(zip(groups(), DEFAULT, strict=True)),
     "expected a dict with three eps": lambda: {1e-3: 2.9},
     "eps = 0.0010 is missing: the keys are a": lambda: {"a": 1.0, "b": 1.0, "c": 1.0},
     "eps = 0.0294 is missing": lambda: dict.fromkeys((1e-3, 1 / 130, 1 / 32), 1.0),

@@ -88,8 +88,12 @@ def check_rare_units(answer: Callable[[], Any]) -> str | None:
             return f"expected one mean over all units, got {no_number(near[0])}."
         found[eps] = number
     first, middle, last = found.values()
-    if max(first, middle, last) < 0.25:
+    if all(abs(value / 0.05 - SETTLED[eps][0]) <= SETTLED[eps][1] for eps, value in found.items()):
         return "those are frequencies: divide them by rho."
+    if max(found.values()) - min(found.values()) < 0.01 and abs(first - 1) > 0.01:
+        return "eps makes no difference: smooth rho_hat; a clamp leaves silent units silent."
+    if max(found.values()) < 0.5:
+        return "hardly a unit is on: train on the straight-through count, not on the soft one."
     if max(abs(value - 1) for value in (first, middle, last)) < 0.01:
         return "1 for all: those are the frequencies before training."
     if first < 1.9:
@@ -100,7 +104,8 @@ def check_rare_units(answer: Callable[[], Any]) -> str | None:
     for (eps, (expected, tolerance)), value in zip(SETTLED.items(), found.values(), strict=True):
         if abs(value - expected) > tolerance:
             return (
-                f"eps = {eps:.4f}: expected {expected} give or take {tolerance}, got {value:.2f}."
+                f"eps = {eps:.4f}: expected {expected} give or take {tolerance}, got {value:.2f}. "
+                "Start from initialise_for_frequency_ at 0.05, and average over the 32 units."
             )
     return None
 
