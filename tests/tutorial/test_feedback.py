@@ -8,6 +8,8 @@ from saetools.tutorial.exercises.feedback import (
     gradient,
     is_close,
     known_mistake,
+    no_number,
+    one_number,
     wrong_shape,
 )
 
@@ -50,6 +52,22 @@ def test_the_first_known_mistake_is_named():
     assert known_mistake(torch.zeros(2, dtype=torch.float64), known) == "zero"
     assert known_mistake(7, known) is None
     assert known_mistake(torch.nan, {"nothing": torch.nan}) is None
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, torch.tensor([[0.1]]).double(), torch.tensor(0.1, requires_grad=True)]
+)
+def test_one_number_is_read_from_what_holds_one(value):
+    assert one_number(value) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(None, "NoneType"), ([0.1], "list"), ("one", "str"), (torch.zeros(2, 1), "shape (2, 1)")],
+)
+def test_what_is_no_number_is_told(value, what):
+    assert one_number(value) is None
+    assert no_number(value) == what
 
 
 def test_shapes_and_types_are_told():

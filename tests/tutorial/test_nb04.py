@@ -47,6 +47,16 @@ def straight_through_clamped(pre, temperature):
     return torch.where((ends < 0.12) | (ends > 0.88), ends, right)
 
 
+def by_two_more_rows(pre, temperature):
+    more = torch.ones_like(pre[..., :1, :])
+    return torch.cat([on(pre, temperature), more, 0 * more], dim=-2).mean(-2)
+
+
+def soft_in_front(pre, temperature):
+    soft, hard = torch.sigmoid(pre / temperature), (pre > 0).double()
+    return ((soft + (hard - soft).detach()).sum(-2) + 1) / (rows(pre) + 2)
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
@@ -55,6 +65,8 @@ def straight_through_clamped(pre, temperature):
             lambda z, t: smooth(straight_through_frequency(z, t), 1 / (rows(z) + 2)),
             "correct.",
         ),
+        (by_two_more_rows, "correct."),
+        (soft_in_front, "correct."),
         (lambda z, t: [0.1, 0.4, 0.9], "a tensor of shape (3,)"),
         (lambda z, t: (on(z, t).sum(-1) + 1) / (rows(z) + 2), "a tensor of shape (3,)"),
         (lambda z, t: on(z, t).mean(-2), "add the two rows"),
@@ -66,6 +78,12 @@ def straight_through_clamped(pre, temperature):
             "that is the soft count",
         ),
         (lambda z, t: on(z, t).sum(-2), "expected [0.11"),
+        (lambda z, t: smooth(straight_through_frequency(z, t)), "with eps = 0.001"),
+        (lambda z, t: smooth(straight_through_frequency(z, t), 1 / rows(z)), "not 1 / rows"),
+        (lambda z, t: (on(z, t).sum(-2) + 1) / (z.shape[-1] + 2), "3 is the number of units"),
+        (lambda z, t: (on(z, t).sum(-2) + 1) / (len(z) + 2), "the rows are shape[-2]"),
+        (lambda z, t: ((z >= 0).sum(-2) + 1) / (rows(z) + 2), "not at 0 itself"),
+        (lambda z, t: (on(z, t).sum(-2) + 1) / (rows(z) + 2.5), "expected [0.11"),
         (lambda z, t: ((z > 0).sum(-2) + 1) / (rows(z) + 2), "has no grad_fn"),
         (
             lambda z, t: ((z > 0).sum(-2) + 1) / (rows(z) + 2) + 0 * z.sum(-2),
@@ -107,6 +125,16 @@ def over_rho(group):
     return group.frequency.mean() / 0.05
 
 
+@pytest.mark.slow
+def test_with_few_rows_and_add_one_many_units_fall_silent_and_others_do_not():
+    silent = {eps: group.frequency < 0.001 for eps, group in groups().items()}
+    assert 8 <= silent[1 / 34].sum() <= 24
+    assert silent[1e-3].sum() <= 2
+    assert 0.4 < groups()[1 / 34].frequency[~silent[1 / 34]].mean() / 0.05 < 1
+
+
+# What training gives on the soft count, and from the default start.
+SOFT, DEFAULT = (0.225, 0.12, 0.044), (5.853, 2.525, 0.579)
 FOUND = {
     "correct": lambda: settled(over_rho),
     "not answered yet": not_answered,
@@ -114,7 +142,12 @@ FOUND = {
     "before training": lambda: settled(lambda group: group.before.mean() / 0.05),
     "Pass batch_size=32": lambda: settled(over_rho, rows=128),
     "one mean over all units": lambda: settled(lambda group: group.frequency),
+    "one mean over all units, got list": lambda: settled(lambda g: g.frequency.tolist()),
+    "not on the soft one": lambda: dict(zip(groups(), SOFT, strict=True)),
+    "a clamp leaves silent units silent": lambda: dict.fromkeys(groups(), 0.123),
+    "Start from initialise_for_frequency_": lambda: dict(zip(groups(), DEFAULT, strict=True)),
     "expected a dict with three eps": lambda: {1e-3: 2.9},
+    "eps = 0.0010 is missing: the keys are a": lambda: {"a": 1.0, "b": 1.0, "c": 1.0},
     "eps = 0.0294 is missing": lambda: dict.fromkeys((1e-3, 1 / 130, 1 / 32), 1.0),
     "eps = 0.0077: expected": lambda: dict(zip((1e-3, 1 / 130, 1 / 34), (2.9, 1, 1), strict=True)),
 }

@@ -37,6 +37,21 @@ def by_sorting(bias, pre, rho):
     return bias.sub_((ordered.gather(0, rows - on) + ordered.gather(0, rows - on - 1))[0] / 2)
 
 
+def by_rank(bias, pre, rho):
+    """The threshold is the largest value that is to be off."""
+    ordered = pre.sort(dim=0, descending=True).values
+    return bias.sub_(ordered.gather(0, (rho * len(pre)).round().long()[None])[0])
+
+
+def through_data(bias, pre, rho):
+    for unit, share in enumerate(rho):
+        bias.data[unit] -= pre[:, unit].quantile(1 - share)
+
+
+def normal(pre, rho):
+    return pre.mean(0) + pre.std(0) * torch.special.ndtri(1 - rho)
+
+
 def by_the_diagonal(bias, pre, rho):
     return bias.sub_(pre.quantile(1 - rho, dim=0).diagonal())
 
@@ -47,6 +62,12 @@ def by_the_diagonal(bias, pre, rho):
         (lambda b, p, r: b.sub_(quantiles(p, 1 - r)), "correct."),
         (by_the_diagonal, "correct."),
         (by_sorting, "correct."),
+        (by_rank, "correct."),
+        (through_data, "correct."),
+        (lambda b, p, r: b.sub_(p.quantile(1 - r, dim=0)), "Take the diagonal"),
+        (lambda b, p, r: b.sub_(p.quantile(1 - r, dim=0).mean(0)), "over the shares mixes them"),
+        (lambda b, p, r: b.sub_(p.quantile(1 - r, dim=0).mean(1)), "over the units mixes them"),
+        (lambda b, p, r: b.sub_(normal(p, r)), "the quantile of a normal unit"),
         (lambda b, p, r: b - quantiles(p, 1 - r), "change it in place, with sub_"),
         (lambda b, p, r: None, "the bias is still what it was"),
         (lambda b, p, r: b.sub_(quantiles(p, r)), "that is the quantile rho"),
@@ -73,6 +94,10 @@ def drawn(rows, seed):
     return DAYS[order[:rows]]
 
 
+def drawn_again(rows, seed):
+    return DAYS[torch.randint(len(DAYS), (rows,), generator=torch.Generator().manual_seed(seed))]
+
+
 def root_mean_square(miss):
     return miss.square().mean().sqrt()
 
@@ -95,6 +120,13 @@ FOUND = {
     "not answered yet": lambda: not_answered(),
     "one winter": lambda: experiment(lambda rows, seed: DAYS[:rows]),
     "not on the rows drawn": lambda: experiment(lambda rows, seed: DAYS),
+    "the mean square: take its root": lambda: experiment(
+        distance=lambda miss: miss.square().mean()
+    ),
+    "not below 0": lambda: dict.fromkeys((32, 128, 512, 2048), -0.01),
+    "divide the sum by the 128 units": lambda: experiment(distance=torch.Tensor.norm),
+    "draw each day at most once": lambda: experiment(drawn_again),
+    "over all units, got NoneType": lambda: experiment(distance=lambda miss: None),
     "that is the mean distance": lambda: experiment(distance=lambda miss: miss.abs().mean()),
     "over all units, got shape (4,)": lambda: experiment(distance=lambda miss: miss.abs().mean(0)),
     "expected a dict with the keys 32": lambda: {32: 0.07},

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -44,13 +44,18 @@ def wrong_shape(got: object, shape: tuple[int, ...], what: str) -> str | None:
     return f"expected {what}, a tensor of shape {shape}, got {found}."
 
 
-def no_number(got: object, what: str = "one number") -> str | None:
-    """The mistake that `got` is not a single number."""
-    values = getattr(got, "size", None) if not isinstance(got, Tensor) else got.numel()
-    if isinstance(got, int | float) or values == 1:
+def one_number(value: Any) -> float | None:
+    """`value` as a float; None if it is no single number."""
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
         return None
-    shape = getattr(got, "shape", None)
-    return f"expected {what}, got " + (f"shape {tuple(shape)}." if shape else f"{got!r}.")
+
+
+def no_number(value: Any) -> str:
+    """What stands in place of one number."""
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"shape {tuple(shape)}"
 
 
 def known_mistake(

@@ -11,6 +11,7 @@ from saetools.tutorial.exercises.feedback import (
     is_close,
     known_mistake,
     no_number,
+    one_number,
     wrong_shape,
 )
 from saetools.tutorial.matching import phi_coefficients
@@ -36,8 +37,8 @@ def check_phi(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
     }
     for what, (active, on) in cases.items():
         got = answer(active.clone(), on.clone())
-        if mistake := no_number(got):
-            return mistake
+        if one_number(got) is None:
+            return f"expected one number, got {no_number(got)}."
         signs = [2.0 * column[:, None] - 1 for column in (active, on)]  # active where > 0
         expected = phi_coefficients(*signs).item()
         if abs(float(got) - expected) > 1e-4:

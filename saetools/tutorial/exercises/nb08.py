@@ -11,6 +11,7 @@ from saetools.tutorial.exercises.feedback import (
     is_close,
     known_mistake,
     no_number,
+    one_number,
     wrong_shape,
 )
 
@@ -72,8 +73,8 @@ def check_common_threshold(answer: Callable[[Tensor, float], Any]) -> str | None
     z = torch.randn(300, 20, generator=generator) * torch.linspace(0.2, 3.0, 20)
     for l0 in (2, 0.5):
         got = answer(z.clone(), l0)
-        if mistake := no_number(got, "one number for all latents"):
-            return mistake
+        if one_number(got) is None:
+            return f"expected one number for all latents, got {no_number(got)}."
         on = float((z > float(got)).sum(1).float().mean())
         if abs(on - l0) < 0.02:
             continue
