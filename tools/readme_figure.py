@@ -84,7 +84,7 @@ def main() -> None:
     left.set(title="Only with the fix do all units obey", xlabel="4 units from each of 16 seeds")
     plot_groups(right, unexplained)
     right.axhline(1, color="black", linestyle="--", linewidth=1)
-    beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
     right.annotate("no better\nthan the mean", (1.01, 1), annotation_clip=False, **beside)
     right.set(title="and that has a price", xlabel="16 seeds", ylabel="FVU on the test days")
     right.set(yscale="log", yticks=ticks, yticklabels=map(str, ticks))
