@@ -72,8 +72,8 @@ OTHERWISE = {  # where the word means something else, or stands in a solution al
     "09": {"mixtures?"},
 }
 NO_PROSE = re.compile(
-    r"^## Sources.*|```.*?```|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$|\]\([^)]*\)|^(#|\|)[^\n]*$|^\*\*Afterwards[^\n]*$"
-    r"|^\d\. \*[^\n]*$",
+    r"^## Sources.*|```.*?```|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$|\]\([^)]*\)|^(#|\|)[^\n]*$"
+    r"|^\*\*Afterwards[^\n]*$|^\d\. \*[^\n]*$",
     re.DOTALL | re.MULTILINE,
 )
 
