@@ -50,7 +50,7 @@ def unpenalised(seed: int, x: Tensor) -> nn.Module:
 def fixed(seed: int, x: Tensor) -> nn.Module:
     """What the README tells its reader to paste and to run."""
     scope: dict[str, Any] = {"seed": seed}
-    fix, use = readme_blocks()[:2]
+    fix, _, use = readme_blocks()[:3]
     exec(fix, scope)
     exec(use.replace("seed=0", "seed=seed").replace("print(", "str("), scope)
     assert torch.equal(scope["days"].train, x)

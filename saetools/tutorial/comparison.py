@@ -29,7 +29,7 @@ class Task(NamedTuple):
     test: Tensor  # (test_rows, D)
     rho: float
     test_factors: Tensor | None = None  # (test_rows, K)
-    final: Tensor | None = None  # (final_rows, D), on which nothing was chosen
+    final: Tensor | None = None  # (final_rows, D), kept apart: notebook 06 says from what
     sizes: tuple[int, ...] = (20, 80, 40, 4)  # of the networks
 
 

@@ -11,7 +11,7 @@ import saetools
 from saetools import activation_frequency, chicago_context, dead_latents, evaluate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIX, USE, PACKAGE, LARGE, OWN, TRACE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+FIX, TRACE, USE, PACKAGE, LARGE, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ANSWER = (ROOT / "docs" / "forum_answer.md").read_text(encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ LIGHTNING = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_every_section_has_a_block():
     page = (DOCS / "recipes.md").read_text("utf-8")
     assert list(BLOCKS) == re.findall(r"^## (.+)", page, re.MULTILINE)
-    assert len(BLOCKS) == page.count("```python") == 11
+    assert len(BLOCKS) == page.count("```python") == 12
 
 
 @LIGHTNING
@@ -37,6 +37,14 @@ def test_each_unit_ends_near_the_asked_rate(title):
     frequency = names["frequency"]
     assert frequency.ndim == 1
     assert ((frequency - RHO.get(title, 0.2)).abs() <= 0.05).all(), frequency
+
+
+def test_without_reviving_dead_units_stay_dead():
+    block = BLOCKS["Dead units, begun again"]
+    names = {}
+    with torch.random.fork_rng():
+        exec(block.replace("step % 100 == 0", "False"), names)
+    assert names["frequency"][:3].tolist() == [0, 0, 0]
 
 
 def test_the_block_on_ddp_does_so_on_two_processes(tmp_path):
