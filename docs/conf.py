@@ -138,6 +138,17 @@ def visit_math(self: Any, node: nodes.math) -> None:
     raise nodes.SkipNode
 
 
+def list_parameters(*arguments: Any) -> None:
+    """The parameters of a long signature are a list, and no definitions without terms."""
+    context = arguments[3]
+    listed = re.sub(r"<dl>\n(?=<dd>)", '<ul class="parameters">\n', context.get("body") or "")
+    parts = re.split(r'(<ul class="parameters">.*?)</dl>', listed, flags=re.DOTALL)
+    for place, part in enumerate(parts):
+        if part.startswith('<ul class="parameters">'):
+            parts[place] = part.replace("<dd>", "<li>").replace("</dd>", "</li>") + "</ul>"
+    context["body"] = "".join(parts)
+
+
 def first_page(app: Sphinx, exception: Exception | None) -> None:
     """The README is the first page, by the name under which a server looks for it."""
     if exception is None:
@@ -152,5 +163,6 @@ def setup(app: Sphinx) -> None:
     app.connect("doctree-read", link_to_pages, priority=100)  # before files are taken along
     app.connect("autodoc-skip-member", leave_out)
     app.connect("autodoc-process-docstring", describe_field)
+    app.connect("html-page-context", list_parameters)
     app.connect("build-finished", first_page)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

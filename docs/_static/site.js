@@ -17,6 +17,11 @@ addEventListener("load", () => {
   });
   wide.forEach((box) => sizes.observe(box));
 });
+/* Sphinx's British catalogue has empty places, where the search would say what it found. */
+addEventListener("DOMContentLoaded", () => {
+  const said = globalThis.DOCUMENTATION_OPTIONS && Documentation.TRANSLATIONS;
+  for (const text in said) if (!said[text][0]) delete said[text];
+});
 /* Paper is white, whatever the screen is. */
 const root = document.documentElement;
 addEventListener("beforeprint", () => {
