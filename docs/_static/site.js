@@ -19,7 +19,7 @@ addEventListener("load", () => {
 });
 /* Sphinx's British catalogue has empty places, where the search would say what it found. */
 addEventListener("DOMContentLoaded", () => {
-  const said = globalThis.DOCUMENTATION_OPTIONS && Documentation.TRANSLATIONS;
+  const said = typeof Documentation === "undefined" ? {} : Documentation.TRANSLATIONS;
   for (const text in said) if (!said[text][0]) delete said[text];
 });
 /* Paper is white, whatever the screen is. */

@@ -19,7 +19,6 @@
   };
   const kinds = new Map();
   for (const element of document.body.querySelectorAll("*")) {
-    element.removeAttribute("data-looked-at");
     const texts = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
     if (!texts && !element.matches("a[href], input, button, select, textarea")) continue;
     const style = getComputedStyle(element);
