@@ -32,7 +32,7 @@ site: $(VENV)/ready  ## the README, the series and the reference as pages, build
 	@$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
 
 site-test: $(VENV)/browser site  ## every page in Chromium, at two widths, light and dark
-	SITE=build/site $(PYTEST) -m "" -rs tests/site
+	SITE=build/site $(PYTEST) --dist load -m "" -rs tests/site
 
 update-outputs: $(VENV)/ready  ## re-execute the notebooks and rewrite their committed outputs
 	@$(BIN)/python tools/notebooks.py update

@@ -26,9 +26,11 @@ NAVIGATION = {  # what the sidebar shows, under the page that has it
     "benchmarks/README": "```{toctree}\n:hidden:\n:glob:\n\nresults/*\n```\n",
     "docs/answers/README": "```{toctree}\n:hidden:\n:glob:\n\n[a-z]*\n```\n",
 }
+# Functions with a name, which docutils sets without a space, and browsers with one on the left.
+NAMED = re.compile(r"<m[io]>(ln|log|exp|max|min)</m[io]>(?:\s*<mo>&ApplyFunction;</mo>)?")
 
 project, author, release = "saetools", "The saetools authors", saetools.__version__
-copyright = "MIT licence"  # noqa: A001
+copyright = f"{author}, MIT licence"  # noqa: A001
 language = "en_GB"
 root_doc = "README"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -50,6 +52,7 @@ autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_display_short_literal_types = True
+maximum_signature_line_length = 100  # a longer one has a line for each parameter
 
 html_theme = "sphinx_book_theme"
 html_title = "saetools"
@@ -65,6 +68,7 @@ html_copy_source = False
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "footer_content_items": ["copyright.html"],
     "navbar_persistent": [],  # the sidebar has the search
     "show_toc_level": 2,
     "pygments_light_style": "a11y-high-contrast-light",
@@ -129,8 +133,20 @@ def describe_field(app: Sphinx, what: str, name: str, obj: Any, _: Any, lines: l
 def visit_math(self: Any, node: nodes.math) -> None:
     """MathML, which browsers show by themselves: no script, and no font from the network."""
     block = isinstance(node, nodes.math_block)
-    self.body.append(tex2mathml(node.astext(), as_block=block))
+    mathml = tex2mathml(node.astext(), as_block=block)
+    self.body.append(NAMED.sub(r'<mo lspace="0.1em" rspace="0.1em">\1</mo>', mathml))
     raise nodes.SkipNode
+
+
+def list_parameters(*arguments: Any) -> None:
+    """The parameters of a long signature are a list, and no definitions without terms."""
+    context = arguments[3]
+    listed = re.sub(r"<dl>\n(?=<dd>)", '<ul class="parameters">\n', context.get("body") or "")
+    parts = re.split(r'(<ul class="parameters">.*?)</dl>', listed, flags=re.DOTALL)
+    for place, part in enumerate(parts):
+        if part.startswith('<ul class="parameters">'):
+            parts[place] = part.replace("<dd>", "<li>").replace("</dd>", "</li>") + "</ul>"
+    context["body"] = "".join(parts)
 
 
 def first_page(app: Sphinx, exception: Exception | None) -> None:
@@ -147,5 +163,6 @@ def setup(app: Sphinx) -> None:
     app.connect("doctree-read", link_to_pages, priority=100)  # before files are taken along
     app.connect("autodoc-skip-member", leave_out)
     app.connect("autodoc-process-docstring", describe_field)
+    app.connect("html-page-context", list_parameters)
     app.connect("build-finished", first_page)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -61,7 +61,8 @@ def soft_frequency(
         pre_activations: z, (..., B, L), before the ReLU: behind it, sigmoid(z) is >= 1/2.
         temperature: > 0, in the units of z; a tensor is broadcast against z, as (N, 1, 1) is for
             one per member of an ensemble.
-        step, dim: a soft step, applied elementwise; and as for `activation_frequency`.
+        step: a soft step, applied elementwise.
+        dim: as for `activation_frequency`.
 
     Example:
         >>> soft_frequency(torch.tensor([[1.0, -0.2], [2.0, -0.2]]), 0.3)
@@ -105,7 +106,8 @@ def step_frequency(
     count. By z it is the opposite. Source: Rajamanoharan et al. 2024 (JumpReLU), arXiv 2407.14435.
 
     Args:
-        pre_activations, bandwidth, dim: as for `soft_frequency`, with the bandwidth as temperature.
+        pre_activations, dim: as for `soft_frequency`.
+        bandwidth: as the temperature there.
         step: the soft step whose slope is the kernel.
         threshold: what z must exceed; a tensor is broadcast against z, and may be learned.
 

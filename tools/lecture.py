@@ -6,6 +6,7 @@ python tools/lecture.py --with-solutions   with the solutions in the places of t
 What goes is marked in the notebooks: a folded block, <details>, which holds a solution or answers;
 and text between <!-- answer --> and <!-- /answer -->, what a result shows. The code stays as it is.
 Its figures' titles and the tolerances of its checks tell a reader who looks ahead what to expect.
+A folder that is there already is left alone: somebody may have written answers into it.
 """
 
 import argparse
@@ -21,6 +22,7 @@ SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 ANSWER = re.compile(r"<!-- answer -->.*?<!-- /answer -->", re.DOTALL)
 YOURS = "*Your answer:*"
+NOTES = "*Your notes:*"  # in the place of a solution, whose answer is the stub
 
 
 def emptied(notebook: Any, *, with_solutions: bool = False) -> Any:
@@ -39,7 +41,8 @@ def emptied(notebook: Any, *, with_solutions: bool = False) -> Any:
                 if with_solutions and tag.startswith("exercise-"):
                     cell.source = answers[tag.removeprefix("exercise-")]
         else:
-            cell.source = ANSWER.sub(YOURS, FOLDED.sub(YOURS, cell.source)).strip()
+            source = FOLDED.sub(YOURS, SOLUTION.sub(NOTES, cell.source))
+            cell.source = ANSWER.sub(YOURS, source).strip()
     return copy
 
 
@@ -59,6 +62,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--with-solutions", action="store_true")
     options = parser.parse_args(arguments)
     folder = ROOT / "lecture-version"  # beside notebooks/, so that relative links and paths hold
+    if list(folder.glob("*.ipynb")):
+        sys.exit(f"{folder.name} is there, perhaps with answers in it: move or delete it first")
     folder.mkdir(exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

@@ -35,7 +35,8 @@ def frequency_law(
         latents: L, at least 1.
         mean: in (0, 1); to have L0 active latents per row it is L0 / L.
         exponent, shift: >= 0; which suit the data `fit_law` finds. Exponent 0 is uniform.
-        floor, ceiling: no frequency is lower, by default mean / 20, or higher.
+        floor: no frequency is lower; by default mean / 20.
+        ceiling: no frequency is higher.
         seed: of a random order; None has the most frequent first.
 
     Example:

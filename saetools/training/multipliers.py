@@ -27,8 +27,9 @@ class FrequencyMultipliers:
     Args:
         rho, temperature: as for `frequency_penalty`.
         rate: > 0, how fast a multiplier follows its unit.
-        damping, divergence: >= 0, of the square and of `frequency_penalty`'s KL, which pulls harder
-            near 0 and 1; without either, multipliers and frequencies swing ever further.
+        damping: >= 0, of the square of the miss.
+        divergence: >= 0, of `frequency_penalty`'s KL, which pulls harder near 0 and 1. Without
+            either, multipliers and frequencies swing ever further.
         batch_mean: as for `frequency_penalty`, but not in `backward_in_parts`, which would move the
             multipliers twice per part.
 

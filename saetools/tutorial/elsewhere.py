@@ -80,7 +80,8 @@ def fit(
         rows: of the data, all of which come once before any comes again.
         loss: of indices (S, batch), a batch of each network, to a loss that is summed over the
             networks, so that each gets the gradient of its own.
-        steps, lr, batch: of Adam, and the rows of a step.
+        steps, lr: of Adam.
+        batch: the rows of a step.
         after: called after each step with its number, the indices, and Adam.
     """
     networks, generator = len(next(parameters.parameters())), torch.Generator().manual_seed(0)

@@ -1,6 +1,7 @@
 """The files that people look for agree with the project."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -39,6 +40,26 @@ def test_the_workflow_does_what_ci_does_on_three_systems():
     assert jobs["test"]["steps"][-1]["run"].startswith("make test ")
     assert "make test" in text(".ci/run")
     assert "make site " in "".join(step.get("run", "") for step in jobs["site"]["steps"])
+
+
+def test_the_changelog_keeps_to_its_format():
+    lines = text("CHANGELOG.md").splitlines()
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions[0] == "## [Unreleased]"
+    assert all(re.fullmatch(r"## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", it) for it in versions[1:])
+    kinds = {line.removeprefix("### ") for line in lines if line.startswith("### ")}
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert any(line.startswith("- ") for line in lines)
+
+
+def test_the_issue_forms_are_forms():
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert len(forms) == 2
+    for form in (yaml.safe_load(path.read_text(encoding="utf-8")) for path in forms):
+        assert form["name"]
+        assert form["description"]
+        assert all(part["attributes"]["label"] for part in form["body"])
+        assert {part["type"] for part in form["body"]} <= {"textarea", "input", "dropdown"}
 
 
 def test_committed_notebooks_have_their_outputs():

@@ -5,8 +5,17 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
-# Widths and colour schemes in which a browser shows each page.
-VIEWS = [(width, scheme) for width in (360, 1440) for scheme in ("light", "dark")]
+# Widths at which a browser shows each page, in each of the colour schemes.
+WIDTHS, SCHEMES = (360, 1440), ("light", "dark")
+# What axe says of colours, it says of text that stands for all of its kind.
+COLOURS = {"color-contrast": "[data-looked-at]", "link-in-text-block": "a[href][data-looked-at]"}
+REPRESENTATIVES = Path(__file__).with_name("representatives.js").read_text(encoding="utf-8")
+# The other spans of code then make room: they have a colour, and nothing else that axe asks for.
+REST = """() => {
+    for (const span of document.querySelectorAll(".highlight span[class]:not([data-looked-at])"))
+        if (!span.childElementCount && span.attributes.length === 1)
+            span.replaceWith(...span.childNodes);
+}"""
 FOUND = {"serious", "critical"}  # what axe calls them
 
 
@@ -59,13 +68,11 @@ def faults_in(folder):
                 yield f"{name}: {source[-20:]} has no alt text, or next to none: {alt!r}"
 
 
-def faults_seen(browser, view, addresses, axe):
-    """What a browser meets on the pages, at that width and in that colour scheme."""
-    width, scheme = view
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-    )
+def faults_seen(browser, width, addresses, axe):
+    """What a browser meets on the pages at that width, in both colour schemes."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
+    looked_at = [{"id": rule, "selector": selector} for rule, selector in COLOURS.items()]
     met = []
     page.on("console", lambda said: said.type == "error" and met.append(f"says {said.text}"))
     page.on("pageerror", lambda error: met.append(f"fails with {error}"))
@@ -75,13 +82,29 @@ def faults_seen(browser, view, addresses, axe):
         page.goto(address)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             met.append(f"scrolls sideways at {width}")
+        page.evaluate(axe.axe_script)
+        page.evaluate("rules => axe.configure({rules})", looked_at)
+        for scheme in reversed(SCHEMES):
+            show(page, scheme)
+            page.evaluate(REPRESENTATIVES)
+        page.evaluate(REST)
+        for scheme in SCHEMES:
+            show(page, scheme)
+            options = {"resultTypes": ["violations"], "preload": False}
+            if scheme != SCHEMES[0]:  # what is no colour is the same
+                options["runOnly"] = [*COLOURS]
+            report = page.evaluate("options => axe.run(options)", options)
+            for found in report["violations"]:
+                if found["impact"] in FOUND:
+                    where = found["nodes"][0]["html"][:160]
+                    met.append(f"{scheme}: {found['id']} ({len(found['nodes'])}), such as {where}")
         yield from (f"{address} {what}" for what in met)
-        report = axe.run(page, options={"resultTypes": ["violations"], "preload": False})
-        for found in report.response["violations"]:
-            if found["impact"] in FOUND:
-                where = found["nodes"][0]["html"][:160]
-                yield f"{address}: {found['id']} ({len(found['nodes'])}), such as {where}"
     context.close()
+
+
+def show(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
 
 
 def is_outside(address):
