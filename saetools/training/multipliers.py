@@ -3,13 +3,8 @@
 import torch
 from torch import Tensor
 
-from saetools.data.checks import (
-    check_number,
-    check_positive,
-    check_rho,
-    check_tensor,
-    warn_of_latents,
-)
+from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.data.hints import warn_of_latents
 from saetools.frequency import BatchMean, in_single, straight_through
 from saetools.penalties import divergence as kl_of
 from saetools.training.models import Output
