@@ -49,7 +49,7 @@ def _advice(name: str, value: object) -> str:
         return ": give its train"
     if hasattr(value, name):  # an Output
         return f": give its {name}"
-    return ": give the one that is meant" if isinstance(value, tuple | Mapping) else ""
+    return f": give one of its {len(value)} items" if isinstance(value, tuple | Mapping) else ""
 
 
 def _holds_tensors(values: Sequence[object]) -> bool:
@@ -70,7 +70,7 @@ def check_module(name: str, value: object) -> None:
 def check_function(name: str, value: object, *, such_as: str) -> None:
     """Raise for what cannot be called, a class, or as a loss one of torch's own."""
     if isinstance(value, type) and name != "scheduler":
-        raise TypeError(f"{name} must be a function, got a class: say {value.__name__}()")
+        raise TypeError(f"{name} must be a function, got a class: make one, {value.__name__}(...)")
     if not callable(value):
         which = " that is not yet called" if isinstance(value, Tensor) else ""
         got = f"got {value!r:.60}: give one{which}, such as {such_as}"
@@ -82,8 +82,11 @@ def check_function(name: str, value: object, *, such_as: str) -> None:
 def check_returned(name: str, value: object, shape: Sequence[int], how: str) -> Tensor:
     """What a function that was given has returned, if it is a tensor of that shape."""
     if not isinstance(value, Tensor):
-        advice = ": a number has left the graph" if isinstance(value, Real) else ""
-        advice = ": end it with a return" if value is None else advice
+        advice = _advice(name, value)
+        if isinstance(value, Real):
+            advice = ": a number has left the graph"
+        elif value is None:
+            advice = ": end it with a return"
         raise TypeError(f"{name} must return a tensor, got {type(value).__name__}{advice}")
     if value.shape != tuple(shape):
         wanted = f"a tensor of shape {tuple(shape)}, {how}"

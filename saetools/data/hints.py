@@ -39,23 +39,21 @@ def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
         return
     node = _made_by(z, _SAME_VALUES)
     by = "" if node is None else node.name()
-    if node is None:
-        known = not z.requires_grad and not torch._C._are_functorch_transforms_active()
-        rectified = (
-            known and z.numel() > 0 and bool((z >= 0).all() & ((z == 0).float().mean() > 0.2))
-        )
-    else:
-        rectified = bool(_RECTIFIES.match(by) or (_BOUNDS.match(by) and (z >= 0).all()))
+    known = z.numel() > 0 and not torch._C._are_functorch_transforms_active()
+    rectified = _RECTIFIES.match(by) is not None
+    if known and (_BOUNDS.match(by) or not (node or z.requires_grad)):
+        rectified = bool((z >= 0).all() & ((z == 0).float().mean() > 0.2))
     if rectified:
         off = "A unit that is off gets no gradient there"
-        said = f"behind a ReLU: many are 0, and none is below. {off}"
+        before, said = "ReLU", f"behind a ReLU: many are 0, and none is below. {off}"
     elif _ALWAYS_ABOVE.match(by):
+        before = "activation"
         said = f"behind {by.partition('Backward')[0]}: all are above 0, and no unit is ever off"
     else:
         return
     warnings.warn(
-        f"{name} seem to be latents {said}: give what the layer returns, before the ReLU, such as "
-        "output.pre_activations",
+        f"{name} seem to be latents {said}: give what the layer returns, before the {before}, such "
+        "as output.pre_activations",
         UserWarning,
         stacklevel=stacklevel,
     )

@@ -68,6 +68,8 @@ def check_loop(call: Mapping[str, Any]) -> None:
         if (given := call.get(name)) is not None:
             check_function(name, given, such_as=example)
     check_kind("progress", call["progress"], bool | Bar, "True or False")
+    if not torch.is_grad_enabled():
+        raise RuntimeError("gradients are switched off: train outside of torch.no_grad()")
     if "model" in call:
         check_module("model", call["model"])
         if not any(parameter.requires_grad for parameter in call["model"].parameters()):

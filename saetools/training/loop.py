@@ -38,6 +38,9 @@ Batch = TypeVar("Batch")
 def squared_error(model: nn.Module, batch: Tensor) -> tuple[Tensor, Output]:
     """The mean squared error of the reconstruction of a batch (B, D), and the model's Output."""
     output = check_output(model(batch), "reconstruction", "pass a loss= of your own")
+    if (shape := tuple(output.reconstruction.shape)) != batch.shape:  # it would be broadcast
+        shapes = f"of the batch, {tuple(batch.shape)}, got {shape}"
+        raise ValueError(f"the model's reconstruction must have the shape {shapes}")
     return mse_loss(output.reconstruction, batch), output
 
 
@@ -153,7 +156,9 @@ def bookkeeping(
     # to, tells it that blocks up to 62 MiB come and go (M_MMAP_THRESHOLD in mallopt's manual).
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
     steps, every, observe = call["steps"], call["observe_every"], observer(call["observe"])
-    if (scheduler := call["scheduler"] and call["scheduler"](optimizer)) is not None:
+    scheduler = None
+    if call["scheduler"] is not None:
+        scheduler = call["scheduler"](optimizer)
         check_kind("what scheduler returns", scheduler, LRScheduler, "a scheduler of torch")
     bar = Bar(steps) if call["progress"] is True else call["progress"] or None
     file = call["checkpoint"]
