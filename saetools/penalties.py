@@ -56,7 +56,8 @@ def frequency_penalty(
 
     Warns once per place that calls it: where fewer than 5 of the batch's rows are to be on (500
     rows at rho = 0.01; counts are then too uncertain, and units settle under rho), and where
-    pre_activations come from a ReLU, behind which a silent unit has no gradient.
+    pre_activations come from a ReLU, behind which a silent unit has no gradient, from a sigmoid, or
+    with channels first from a convolution.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)

@@ -56,8 +56,8 @@ def trace_gradients(
         optimizer: one, or several: whether they hold the parameters that get a gradient.
 
     Yields:
-        Trace, filled when the block ends: cuts first, then the rest, each in the order of the
-        code; the same line is reported once.
+        Trace, filled when the block ends, and then a note on the error that ends it, if one does:
+        cuts first, then the rest, each in the order of the code; the same line is reported once.
 
     Raises:
         RuntimeError: in the block, at code that torch.compile has made, which hides what it does.
