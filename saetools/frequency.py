@@ -9,7 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from saetools.data.checks import check_number, check_positive, check_tensor
+from saetools.data.checks import (
+    check_broadcast,
+    check_function,
+    check_number,
+    check_positive,
+    check_tensor,
+)
 
 SoftStep = Callable[[Tensor], Tensor]
 Number = float | Tensor  # one for all, or a tensor that is broadcast
@@ -69,7 +75,7 @@ def soft_frequency(
         tensor([0.9821, 0.3392])
     """
     z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
-    return mean_over(step(z / check_positive("temperature", temperature, like=z)), dim)
+    return mean_over(_smear(z, check_positive("temperature", temperature, like=z), step), dim)
 
 
 def straight_through_frequency(
@@ -120,6 +126,10 @@ def step_frequency(
     """
     z = in_single(check_tensor("pre_activations", pre_activations, dims=2))
     bandwidth = check_positive("bandwidth", bandwidth, like=z)
+    if isinstance(threshold, Tensor):
+        check_broadcast("threshold", threshold, z.shape, "pre_activations")
+    else:
+        check_number("threshold", threshold)
     return straight_through(z - threshold, bandwidth, step, dim)
 
 
@@ -140,7 +150,7 @@ def straight_through_gate(
         ([1.0, 0.0], True)
     """
     z = check_tensor("pre_activations", pre_activations, dims=0)
-    soft = step(z / check_positive("temperature", temperature, like=z))
+    soft = _smear(z, check_positive("temperature", temperature, like=z), step)
     return is_above(z) + (soft - soft.detach())
 
 
@@ -175,6 +185,11 @@ def is_above(z: Tensor) -> Tensor:
     return z.detach().clamp(0, 1).ceil_()
 
 
+def _smear(z: Tensor, temperature: Number, step: SoftStep) -> Tensor:
+    check_function("step", step, such_as="torch.sigmoid")
+    return step(z / temperature)
+
+
 def hard_count(z: Tensor, dim: Dims) -> Tensor:
     """The share of z > 0."""
     return mean_over(is_above(z), dim)
@@ -188,7 +203,7 @@ def straight_through(
     batch_mean: BatchMean | None = None,
 ) -> Tensor:
     """The hard count in value, the soft one in gradient; of a batch of which z may be a part."""
-    soft = mean_over(step(z / temperature), dim)
+    soft = mean_over(_smear(z, temperature, step), dim)
     rho_hat = hard_count(z, dim) + (soft - soft.detach())
     return rho_hat if batch_mean is None else batch_mean(rho_hat, z.numel() // rho_hat.numel())
 

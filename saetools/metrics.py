@@ -56,13 +56,21 @@ def l0(pre_activations: Tensor) -> Tensor:
 
 def dead_latents(rho_hat: Tensor) -> Tensor:
     """Which units are never active, as bools, by their frequencies rho_hat (..., L)."""
-    return check_tensor("rho_hat", rho_hat, dims=1) == 0
+    return _check_shares(rho_hat) == 0
 
 
 def dense_latents(rho_hat: Tensor, *, above: float = 0.99) -> Tensor:
     """Which units are active on more than a share `above`, in [0, 1), of the rows, as bools."""
     check_number("above", above, minimum=0, below=1)
-    return check_tensor("rho_hat", rho_hat, dims=1) > above
+    return _check_shares(rho_hat) > above
+
+
+def _check_shares(rho_hat: Tensor) -> Tensor:
+    check_tensor("rho_hat", rho_hat, dims=1)
+    if (wrong := rho_hat[(rho_hat < 0) | (rho_hat > 1)]).numel() > 0:
+        got = f"got {wrong[0].item():.3g}: of pre-activations activation_frequency is one"
+        raise ValueError(f"rho_hat must hold frequencies in [0, 1], {got}")
+    return rho_hat
 
 
 def usage_perplexity(rho_hat: Tensor) -> Tensor:

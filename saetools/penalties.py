@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from saetools.data.checks import (
+    check_broadcast,
     check_count,
     check_finite,
+    check_function,
     check_number,
     check_positive,
     check_rho,
     check_rows,
     check_tensor,
-    warn_of_few_rows,
-    warn_of_latents,
 )
+from saetools.data.hints import warn_of_channels, warn_of_few_rows, warn_of_latents
 from saetools.frequency import BatchMean, Dims, hard_count, in_single, squeeze, straight_through
 
 
@@ -55,7 +56,8 @@ def frequency_penalty(
 
     Warns once per place that calls it: where fewer than 5 of the batch's rows are to be on (500
     rows at rho = 0.01; counts are then too uncertain, and units settle under rho), and where
-    pre_activations come from a ReLU, behind which a silent unit has no gradient.
+    pre_activations come from a ReLU, behind which a silent unit has no gradient, from a sigmoid, or
+    with channels first from a convolution.
 
     Example:
         >>> z = torch.tensor([[1.0, -0.2], [-1.0, -0.2]], requires_grad=True)
@@ -73,6 +75,12 @@ def frequency_penalty(
     units = [size for d, size in enumerate(z.shape) if d not in counted]
     target = check_rho(rho, like=z, shape=units)
     warn_of_latents("pre_activations", z)
+    if dim is None:
+        warn_of_channels("pre_activations", z)
+    if batch_mean is not None:
+        check_function("batch_mean", batch_mean, such_as="over_ranks")
+    if isinstance(weight, Tensor):
+        check_broadcast("weight", weight, units, "the units")
     rows = z.numel() // math.prod(units)
     is_sample = z.ndim - 1 not in counted  # the units of a row are all there are
     if batch_mean is None and is_sample and not torch.compiler.is_compiling():

@@ -41,6 +41,9 @@ class BatchTopK(PerLatent):
             if not torch.compiler.is_compiling() and self.threshold.isnan().any():
                 raise RuntimeError("BatchTopK must have seen a batch: train it, or set threshold")
             return z.masked_fill((z <= self._against(self.threshold, z)) | (z <= 0), 0)
+        if self.k > z.shape[-1]:
+            latents = f"at least k = {self.k:g} latents, got shape {tuple(z.shape)}"
+            raise ValueError(f"pre_activations must have {latents}")
         members = self.threshold.ndim - 1
         flat = z.detach().flatten(members)  # (B L,), or (N, B L)
         most = min(max(1, round(self.k * flat.shape[-1] / z.shape[-1])), flat.shape[-1])

@@ -49,6 +49,7 @@ class JumpReLU(PerLatent):
     def forward(self, pre_activations: Tensor) -> Tensor:
         """Latents (..., L)."""
         z = pre_activations
+        rows_of(z, self.log_threshold)  # for its error
         theta = against(self.theta, z)
         soft = rectangle_step((z.detach() - theta) / self.bandwidth)
         jump = theta.detach() * (soft - soft.detach())  # 0, with the slope of the jump

@@ -38,7 +38,8 @@ def rows_of(z: Tensor, state: Tensor) -> Tensor:
     if z.ndim < state.ndim + 1 or (*shape[:members], shape[-1]) != tuple(state.shape):
         units = f"{state.shape[-1]} latents, its last dim"
         first = f", and {state.shape[0]} members, its first" if members else ""
-        raise ValueError(f"pre_activations must have {units}{first}, got shape {shape}")
+        advice = ": put the channels last, z.movedim(1, -1)" if len(shape) > 2 else ""
+        raise ValueError(f"pre_activations must have {units}{first}, got shape {shape}{advice}")
     return z.flatten(members, -2)
 
 

@@ -218,7 +218,7 @@ class FrequencyThreshold(PerLatent):
             over, scale = (rows - middle).masked_fill_(~kept, 0), 1.0
             counted = kept.sum(-2).to(self.theta).expand_as(self.theta)
         moments = over.sum(-2) * scale, over.square().sum(-2) * scale
-        sums = torch.stack([active.sum(-2), *moments, counted], dim=-2)
+        sums = torch.stack([active.sum(-2), *moments, counted], dim=-2).to(self.theta)
         if self._in_parts:
             self.sums += sums
         else:

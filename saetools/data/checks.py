@@ -1,22 +1,14 @@
 """The one door for arguments: an error names the argument, its value and what is allowed."""
 
-import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from math import ceil, inf, isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-_SAME_VALUES = re.compile(  # names of autograd's nodes that hand on the values they are given
-    "(Alias|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Squeeze|ToCopy|Transpose|T|Unsafe"
-    "View|Unsqueeze|View|Index|IndexSelect)Backward"
-)
-_IS_REST = ContextVar("_IS_REST", default=False)
+from torch.utils.data import DataLoader
 
 
 def check_tensor(
@@ -27,6 +19,8 @@ def check_tensor(
         raise TypeError(
             f"{name} must be a torch.Tensor, got {type(value).__name__}{_advice(name, value)}"
         )
+    if value.is_sparse or value.is_sparse_csr:
+        raise TypeError(f"{name} must be dense, got {value.layout}: use {name}.to_dense()")
     if not value.is_floating_point():
         advice = "" if value.is_complex() else f": use {name}.float()"
         raise TypeError(f"{name} must have a floating dtype, got {value.dtype}{advice}")
@@ -45,9 +39,59 @@ def _advice(name: str, value: object) -> str:
     """How to make a tensor of what is none."""
     if hasattr(value, "to_numpy"):  # a DataFrame, whose items are the names of its columns
         return f': use torch.tensor({name}.to_numpy("float32"))'
+    if hasattr(value, "toarray"):  # SciPy's sparse ones
+        return f": use torch.as_tensor({name}.toarray(), dtype=torch.float32)"
+    if isinstance(value, DataLoader) or (isinstance(value, list) and _holds_tensors(value)):
+        return f": join its batches of rows, torch.cat(list({name}))"
     if hasattr(value, "__array__") or isinstance(value, list):
         return f": use torch.as_tensor({name}, dtype=torch.float32)"
-    return f": give its {name}" if hasattr(value, name) else ""  # an Output
+    if isinstance(getattr(value, "train", None), Tensor):  # a ChicagoContext, a SparseMixture
+        return ": give its train"
+    if hasattr(value, name):  # an Output
+        return f": give its {name}"
+    return f": give one of its {len(value)} items" if isinstance(value, tuple | Mapping) else ""
+
+
+def _holds_tensors(values: Sequence[object]) -> bool:
+    return len(values) > 0 and all(isinstance(each, Tensor) for each in values)
+
+
+def check_kind(name: str, value: object, kind: Any, called: str) -> None:
+    """Raise unless the value is of a kind, which the error calls so."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {called}, got {type(value).__name__}")
+
+
+def check_module(name: str, value: object) -> None:
+    """Raise unless the value is a model."""
+    check_kind(name, value, nn.Module, "an nn.Module")
+
+
+def check_function(name: str, value: object, *, such_as: str) -> None:
+    """Raise for what cannot be called, a class, or as a loss one of torch's own."""
+    if isinstance(value, type) and name != "scheduler":
+        raise TypeError(f"{name} must be a function, got a class: make one, {value.__name__}(...)")
+    if not callable(value):
+        which = " that is not yet called" if isinstance(value, Tensor) else ""
+        got = f"got {value!r:.60}: give one{which}, such as {such_as}"
+        raise TypeError(f"{name} must be a function, {got}")
+    if name == "loss" and str(getattr(value, "__module__", "")).startswith("torch.nn"):
+        raise TypeError(f"loss must take the model and a batch, got {value!r:.60}: say {such_as}")
+
+
+def check_returned(name: str, value: object, shape: Sequence[int], how: str) -> Tensor:
+    """What a function that was given has returned, if it is a tensor of that shape."""
+    if not isinstance(value, Tensor):
+        advice = _advice(name, value)
+        if isinstance(value, Real):
+            advice = ": a number has left the graph"
+        elif value is None:
+            advice = ": end it with a return"
+        raise TypeError(f"{name} must return a tensor, got {type(value).__name__}{advice}")
+    if value.shape != tuple(shape):
+        wanted = f"a tensor of shape {tuple(shape)}, {how}"
+        raise ValueError(f"{name} must return {wanted}, got shape {tuple(value.shape)}")
+    return value
 
 
 def check_output(output: Any, field: str, remedy: str) -> Any:
@@ -69,6 +113,7 @@ def check_rows(name: str, value: object, *, least: int = 1) -> Tensor:
 
 def check_like(name: str, value: Tensor, model: nn.Module) -> Tensor:
     """A tensor of the dtype and on the device of the model's parameters."""
+    check_module("model", model)
     parameter = next(model.parameters(), value)
     # Inside a block of autocast dtypes may differ.
     same = value.dtype == parameter.dtype or torch.is_autocast_enabled(value.device.type)
@@ -99,16 +144,15 @@ def check_rho(rho: object, *, like: Tensor, shape: Sequence[int] | None = None) 
     limits = torch.finfo(like.dtype)
     least = limits.smallest_normal  # 1 / rho overflows below it
     if isinstance(rho, Tensor):
-        units = f"the units, shape {tuple(shape or ())}"
-        pairs = zip(reversed(rho.shape), reversed(shape or ()), strict=False)
-        if not all(a == b or 1 in (a, b) for a, b in pairs):
-            raise ValueError(f"rho must broadcast against {units}, got shape {tuple(rho.shape)}")
+        check_broadcast("rho", rho, shape or (), "the units")
         target = rho.to(like)
         if torch.compiler.is_compiling() or ((target >= least) & (target < 1)).all():
             return target
         raise ValueError(f"rho must lie strictly between 0 and 1, got {rho}{_share(target.max())}")
     if isinstance(rho, bool) or not isinstance(rho, Real):
-        raise TypeError(f"rho must be a number or a tensor, got {type(rho).__name__}")
+        raise TypeError(
+            f"rho must be a number or a tensor, got {type(rho).__name__}{_advice('rho', rho)}"
+        )
     number = float(rho)
     if not least <= number <= 1 - limits.eps / 2:
         near = f", too near to an end for {like.dtype}"
@@ -123,13 +167,23 @@ def _share(rho: float | Tensor) -> str:
     return f": {percent:g} % is rho={percent / 100:g}" if 1 <= percent < 100 else ""
 
 
+def check_broadcast(name: str, value: Tensor, shape: Sequence[int], whose: str) -> None:
+    """Raise unless the value can be broadcast against a shape; dims in front may be more."""
+    pairs = zip(reversed(value.shape), reversed(shape), strict=False)
+    if not all(a == b or 1 in (a, b) for a, b in pairs):
+        against = f"{whose}, shape {tuple(shape)}, got shape {tuple(value.shape)}"
+        raise ValueError(f"{name} must broadcast against {against}")
+
+
 def check_positive(name: str, value: object, *, like: Tensor) -> float | Tensor:
-    """A finite number greater than 0, or a tensor of such in the dtype of `like`."""
+    """A finite number greater than 0, or a tensor of such that fits `like`, in its dtype."""
     if not isinstance(value, Tensor):
         number = check_number(name, value, above=0)
         if number < torch.finfo(like.dtype).smallest_normal:
             raise ValueError(f"{name} must not be so near to 0 in {like.dtype}, got {value}")
         return number
+    if like.numel() > 0:
+        check_broadcast(name, value, like.shape, "pre_activations")
     value = value.to(like)
     if torch.compiler.is_compiling() or ((value > 0) & value.isfinite()).all():
         return value
@@ -171,60 +225,3 @@ def needs(package: str, *, extra: str) -> Iterator[None]:
             f'python -m pip install ".[{extra}]"',
             name=error.name,
         ) from error
-
-
-def warn_of_latents(name: str, z: Tensor, *, stacklevel: int = 3) -> None:
-    """Warn where z comes from a ReLU, by its graph, at no cost; by its values without a graph."""
-    if torch.compiler.is_compiling():
-        return
-    node = z.grad_fn
-    while node is not None and _SAME_VALUES.match(node.name()):
-        node = node.next_functions[0][0]
-    if node is None:
-        known = not z.requires_grad and not torch._C._are_functorch_transforms_active()
-        rectified = (
-            known and z.numel() > 0 and bool((z >= 0).all() & ((z == 0).float().mean() > 0.2))
-        )
-    else:
-        rectified = node.name().startswith("ReluBackward")
-    if rectified:
-        warnings.warn(
-            f"{name} seem to be latents behind a ReLU: many are 0, and none is below. A unit that "
-            "is off gets no gradient there: give what the layer returns, before the ReLU, such as "
-            "output.pre_activations",
-            UserWarning,
-            stacklevel=stacklevel,
-        )
-
-
-@contextmanager
-def rest_of_epoch(is_rest: bool) -> Iterator[None]:
-    """The block handles an epoch's last batch, if so, which may have few rows."""
-    token = _IS_REST.set(is_rest)
-    try:
-        yield
-    finally:
-        _IS_REST.reset(token)
-
-
-def warn_of_few_rows(rho: float | Tensor, rows: int, units: int, *, stacklevel: int = 3) -> None:
-    """Warn where a unit is on, or off, for fewer than 5 rows of a batch: it settles below rho.
-
-    Fewer than 32 rows are taken for a toy; an epoch's last batch may be small.
-    """
-    if rows < 32 or torch.compiler.is_compiling() or _IS_REST.get():
-        return
-    if isinstance(rho, Tensor):
-        rho = float(torch.minimum(rho, 1 - rho).detach().min())
-    rare = min(rho, 1 - rho) * (1 + 1e-6)  # as float32 may have rounded it
-    if rare * rows >= 5:
-        return
-    swapped = f"; {units} units are seen, in the last dim: is it that of the rows?"
-    warnings.warn(
-        f"rho = {rho:g} of {rows} rows is {rho * rows:.3g} row(s): below 5, counts are so noisy "
-        f"that units settle under rho. Give {ceil(5 / rare)} rows or more a batch, in parts with "
-        f"backward_in_parts if need be{swapped if rows < units else ''}. It does no harm in an "
-        "epoch's last batch alone",
-        UserWarning,
-        stacklevel=stacklevel,
-    )

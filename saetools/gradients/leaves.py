@@ -169,4 +169,10 @@ def as_list(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer
     """None, one optimizer or several, as a list."""
     if optimizer is None:
         return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    several = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    if isinstance(several, Iterable):
+        several = list(several)
+        if all(isinstance(each, Optimizer) for each in several):
+            return several
+    got = type(optimizer).__name__
+    raise TypeError(f"optimizer must be an optimizer of torch, or several, got {got}")

@@ -73,6 +73,11 @@ def gradient_reach(
         parameter  error  penalty
         weight     3.46   no path
     """
+    if not isinstance(terms, Mapping):
+        example = 'gradient_reach({"penalty": penalty}, model)'
+        raise TypeError(f"terms must be a dict, got {type(terms).__name__}: say {example}")
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
     pairs: Iterable[tuple[str, Tensor]]
     if isinstance(parameters, nn.Module):
         pairs = parameters.named_parameters()

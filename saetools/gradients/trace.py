@@ -56,8 +56,8 @@ def trace_gradients(
         optimizer: one, or several: whether they hold the parameters that get a gradient.
 
     Yields:
-        Trace, filled when the block ends: cuts first, then the rest, each in the order of the
-        code; the same line is reported once.
+        Trace, filled when the block ends, and then a note on the error that ends it, if one does:
+        cuts first, then the rest, each in the order of the code; the same line is reported once.
 
     Raises:
         RuntimeError: in the block, at code that torch.compile has made, which hides what it does.
@@ -70,17 +70,24 @@ def trace_gradients(
         >>> [(finding.kind, finding.op) for finding in trace.findings]
         [('cut', 'Tensor.gt')]
     """
-    trace = Trace()
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    trace, raised = Trace(), None
     tracer = Tracer(model, as_list(optimizer))
     try:
         with tracer:
             yield trace
+    except BaseException as error:
+        raised = error
+        raise
     finally:
         with tracer.looking():
             Verdict(tracer.watch, tracer.optimizers, tracer.special.orphans).write(trace)
         if tracer.failures:
             said = f"{len(tracer.failures)} time(s), at first with {tracer.failures[0]}"
             trace.hints.append(f"The tracer itself failed {said}")
+        if raised is not None and trace.findings:  # the block's last line, print(trace), is not met
+            raised.add_note(f"trace_gradients:\n{trace}")
 
 
 class _Looking:

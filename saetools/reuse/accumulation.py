@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from saetools.data.checks import check_function, check_returned
 from saetools.frequency import BatchMean
 from saetools.reuse.distributed import add_up, checked_mean, row_sums, with_share
 
@@ -49,6 +50,10 @@ def backward_in_parts(
         ...     return error + frequency_penalty(z, rho=0.2, batch_mean=batch_mean)
         >>> whole = backward_in_parts(model, torch.rand(100, 20).split(32), loss)
     """
+    check_function("loss", loss, such_as="lambda part, batch_mean: ...")
+    check_function("backward", backward, such_as="torch.Tensor.backward")
+    if isinstance(parts, Tensor) and parts.ndim < 3:
+        raise TypeError("parts must be parts of a batch, got a tensor of rows: use x.split(rows)")
     parts = list(parts)
     if not parts:
         raise ValueError("parts must hold at least one part: where there are no rows, an empty one")
@@ -66,7 +71,7 @@ def backward_in_parts(
     for position, part in enumerate(parts, start=1):
         with nullcontext() if position == len(parts) else no_sync():
             cost = loss(part, partial(_share_next, iter(totals), ranks))
-            backward(cost)
+            backward(check_returned("loss", cost, (), "in batch_mean's means and sums"))
     return cost.detach()
 
 

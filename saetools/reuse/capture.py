@@ -76,8 +76,9 @@ class Capture:
         if not self._runs.get(layer):
             raise RuntimeError(
                 f"layer {layer!r} did not run in the model's latest call, as model(x). Neither "
-                "model.forward(x) nor a call of a part counts, and a model that was compiled and "
-                "called before does not see the Capture: call torch.compiler.reset()"
+                "model.forward(x) nor a call of a part counts, nor does a layer run whose weights "
+                "are read by another, as out_proj's of nn.MultiheadAttention; a model that was "
+                "compiled and called before does not see the Capture: call torch.compiler.reset()"
             )
         if layer in self._cut and torch.is_grad_enabled():
             raise RuntimeError(

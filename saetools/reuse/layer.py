@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saetools.data.checks import check_count, check_rho
+from saetools.data.checks import check_count, check_function, check_returned, check_rho
 from saetools.frequency import activation_frequency
 from saetools.initialise import scale_rows, spread_of, target_frequency_
 from saetools.metrics import evaluation_mode
 from saetools.reuse.capture import Capture
 from saetools.reuse.pooling import pool_rows
 from saetools.training.checkpoints import Checkpoint, FilePath, History, checked_path
+from saetools.training.guards import Weight, check_loop
 from saetools.training.identity import identity
-from saetools.training.loop import Weight, check_loop, train
+from saetools.training.loop import train
 from saetools.training.multipliers import FrequencyMultipliers
 from saetools.training.recipe import in_phases
 from saetools.training.rows import one_pass
@@ -100,7 +101,11 @@ def train_layer_at_frequency(
     """
     call = dict(locals())
     check_count("steps", steps, minimum=4)
+    example = "lambda model, batch: mse_loss(model(batch), batch)"
+    check_function("loss", loss, such_as=example)
     check_loop(call)
+    if mask is not None:
+        check_function("mask", mask, such_as="lambda batch: batch[1]")
     if not isinstance(x, Iterable) or isinstance(x, Iterator):
         got = f"got {type(x).__name__}"
         raise TypeError(f"x must be a tensor, or batches to go through again and again, {got}")
@@ -161,7 +166,8 @@ class _Layer:
 
     def error_of(self, model: nn.Module, batch: Any) -> tuple[Tensor, Units]:
         """What `train` takes: the error of a batch, and what the penalty is given."""
-        error, places = self.loss(model, batch), None if self.mask is None else self.mask(batch)
+        error = check_returned("loss", self.loss(model, batch), (), "the batch's mean error alone")
+        places = None if self.mask is None else self.mask(batch)
         runs = self.captured.runs(self.name)
         rows = torch.cat([pool_rows(z, units_dim=self.units_dim, mask=places) for z in runs])
         self.latest = rows.detach()

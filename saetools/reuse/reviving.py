@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from saetools.data.checks import check_finite, check_rows
+from saetools.data.checks import check_finite, check_kind, check_rows
 from saetools.initialise import spread_of, target_frequency_
 
 
@@ -29,9 +29,13 @@ def restart_rows_(
         >>> restart_rows_(codebook, torch.tensor([False, True, False]), torch.ones(1, 2)).tolist()
         [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
     """
+    check_kind("parameter", parameter, Tensor, "a torch.Tensor, such as layer.weight")
+    wanted = f"over the first dims of parameter, {tuple(parameter.shape)}"
+    check_kind("rows", rows, Tensor, f"bools {wanted}")
     if rows.dtype != torch.bool or rows.shape != parameter.shape[: rows.ndim] or rows.ndim == 0:
-        wanted = f"over the first dims of parameter, {tuple(parameter.shape)}"
         raise ValueError(f"rows must be bools {wanted}, got {rows.dtype} {tuple(rows.shape)}")
+    check_kind("values", values, Tensor, "a torch.Tensor")
+    check_kind("optimizer", optimizer, Optimizer | None, "an optimizer of torch")
     needed = (int(rows.sum()), *parameter.shape[rows.ndim :])
     if values.shape != needed:
         raise ValueError(f"values must have the shape {needed}, got {tuple(values.shape)}")
@@ -79,8 +83,11 @@ def revive_(
     """
     if not isinstance(layer, nn.Linear) or layer.bias is None:
         raise TypeError(f"layer must be an nn.Linear with a bias, got {layer}")
+    wanted = f"bools of shape {(layer.out_features,)}"
+    check_kind("units", units, Tensor, wanted)
+    check_kind("optimizer", optimizer, Optimizer | None, "an optimizer of torch")
+    check_kind("generator", generator, torch.Generator | None, "a torch.Generator")
     if units.dtype != torch.bool or units.shape != (layer.out_features,):
-        wanted = f"bools of shape {(layer.out_features,)}"
         raise ValueError(f"units must be {wanted}, got {units.dtype} {tuple(units.shape)}")
     check_finite("inputs", check_rows("inputs", inputs, least=2))
     if not units.any():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saetools.data.checks import check_finite, needs
 from saetools.training.checkpoints import FilePath, checked_path, write_atomically
-from saetools.training.models import SparseAutoencoder
+from saetools.training.models import SparseAutoencoder, check_autoencoder
 
 _FORMAT = 1  # to be raised when an older reader would misunderstand a file
 _OUTPUTS: dict[str, Callable[[], Any]] = {  # what makes the function of each name
@@ -39,6 +39,7 @@ def save(model: SparseAutoencoder, path: FilePath) -> None:
         (20, 8)
     """
     remedy = "use safetensors.torch.save_model"
+    check_autoencoder("model", model, remedy)
     if type(model) is not SparseAutoencoder:
         raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
     output = model.output

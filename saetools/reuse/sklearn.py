@@ -131,7 +131,8 @@ class SparseAutoencoderTransformer(
     @torch.no_grad()
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """The code (rows, n_components) of X (rows, columns): 0 where a unit is not active."""
-        code: NDArray[Any] = self.model_.encode(self._scaled(X)).relu().numpy(force=True)
+        x = self._scaled(X)  # before model_ is asked for, as it says that fit is to come first
+        code: NDArray[Any] = self.model_.encode(x).relu().numpy(force=True)
         return code
 
     @torch.no_grad()

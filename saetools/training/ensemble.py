@@ -9,9 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from saetools.data.checks import check_count, check_rows, rest_of_epoch
+from saetools.data.checks import check_count, check_rows
+from saetools.data.hints import rest_of_epoch
 from saetools.training import loop
 from saetools.training.checkpoints import Checkpoint, FilePath, History
+from saetools.training.guards import (
+    Weight,
+    check_cost,
+    check_loop,
+    weight_at,
+    weights_are_finite,
+)
 from saetools.training.models import SparseAutoencoder
 from saetools.training.progress import Bar
 from saetools.training.rows import check_training_rows, rows_of_batches, warn_if_worthless
@@ -26,7 +34,7 @@ def train_ensemble(
     penalty: loop.Penalty | None = None,
     *,
     steps: int,
-    weight: loop.Weight = 1.0,
+    weight: Weight = 1.0,
     batch_size: int = 128,
     lr: float = 1e-3,
     scheduler: loop.Scheduler | None = None,
@@ -77,7 +85,7 @@ def train_ensemble(
         error = mse_loss(output.reconstruction, batch, reduction="none").mean((-2, -1))
         cost = torch.zeros_like(error)
         if penalty is not None:
-            cost = factor * loop.check_cost(penalty(output), members)
+            cost = factor * check_cost(penalty(output), members)
         loss = (error + cost).sum()  # a sum keeps the members' gradients apart
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         return error.detach(), cost.detach(), gradients
@@ -86,7 +94,7 @@ def train_ensemble(
     optimizer = torch.optim.Adam(ensemble.parameters(), lr=lr, fused=True)
     keeper, each_step = loop.bookkeeping(ensemble, optimizer, call)
     for step, rows in each_step(partial(rows_of_batches, x, batch_size, seeds)):
-        factor = x.new_tensor(loop.weight_at(weight, step / steps))
+        factor = x.new_tensor(weight_at(weight, step / steps))
         with rest_of_epoch(rows.shape[1] < min(batch_size, len(x))):
             error, cost, gradients = step_at(rows, factor)
         for parameter, gradient in zip(trained, gradients, strict=True):
@@ -108,7 +116,7 @@ def check_ensemble(call: Mapping[str, Any]) -> list[int]:
     """The members' seeds, if nothing in a call of `train_ensemble` is wrong."""
     count, seeds = len(check_alike(call["models"])), call["seeds"]
     check_training_rows(check_rows("x", call["x"]), call["value_range"], call["models"][0])
-    loop.check_loop(call)
+    check_loop(call)
     if seeds is None:
         return list(range(count))
     orders = seeds.tolist() if isinstance(seeds, Tensor) else seeds
@@ -147,7 +155,7 @@ def _warn_of_failures(history: History, models: Sequence[nn.Module]) -> None:
         bad = ~(terms["squared error"] + terms["penalty"]).isfinite()
         step = int(bad.nonzero()[0]) if bad.any() else len(bad)
         guilty = [name for name, term in terms.items() if not term[step:][:1].isfinite().all()]
-        if guilty or not loop.weights_are_finite(model):
+        if guilty or not weights_are_finite(model):
             failed.append(f"{i} ({' and '.join(guilty) or 'weights'}, from step {step})")
     if failed:
         warnings.warn(

@@ -10,8 +10,19 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saetools.data.checks import check_count, check_number, check_output, rest_of_epoch
+from saetools.data.checks import check_kind, check_output
+from saetools.data.hints import rest_of_epoch
 from saetools.training.checkpoints import Checkpoint, FilePath, History, Keeper
+from saetools.training.guards import (
+    NOT_FINITE_GRADIENT,
+    Weight,
+    check_cost,
+    check_loop,
+    check_terms,
+    not_finite,
+    weight_at,
+    weights_are_finite,
+)
 from saetools.training.history import observer
 from saetools.training.identity import identity
 from saetools.training.models import Output
@@ -20,7 +31,6 @@ from saetools.training.rows import batches, check_training_rows, streamed, warn_
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Any]]
 Penalty = Callable[[Any], Tensor]
-Weight = float | Callable[[float], float]
 Scheduler = Callable[[Optimizer], LRScheduler]
 Batch = TypeVar("Batch")
 
@@ -28,6 +38,9 @@ Batch = TypeVar("Batch")
 def squared_error(model: nn.Module, batch: Tensor) -> tuple[Tensor, Output]:
     """The mean squared error of the reconstruction of a batch (B, D), and the model's Output."""
     output = check_output(model(batch), "reconstruction", "pass a loss= of your own")
+    if (shape := tuple(output.reconstruction.shape)) != batch.shape:  # it would be broadcast
+        shapes = f"of the batch, {tuple(batch.shape)}, got {shape}"
+        raise ValueError(f"the model's reconstruction must have the shape {shapes}")
     return mse_loss(output.reconstruction, batch), output
 
 
@@ -107,7 +120,7 @@ def train(
     keeper, each_step = bookkeeping(model, optimizer, call)
     largest = 0
     for step, batch in each_step(batches_from):
-        error, output = _check_terms(loss(model, batch))
+        error, output = check_terms(loss(model, batch))
         rows = len(batch) if isinstance(batch, Tensor) else 0  # other batches do not say
         largest = max(largest, rows)
         with rest_of_epoch(rows < largest):
@@ -115,7 +128,7 @@ def train(
         cost = weight_at(weight, step / steps) * cost
         total = error + cost
         if stop_if_not_finite and not math.isfinite(total.item()):
-            raise FloatingPointError(_not_finite(model, step, error, cost))
+            raise FloatingPointError(not_finite(model, step, error, cost))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -123,78 +136,11 @@ def train(
         keeper.errors.append(error.detach()[None])
         keeper.penalties.append(cost.detach()[None])
     if stop_if_not_finite and not weights_are_finite(model):
-        raise FloatingPointError(_NOT_FINITE_GRADIENT.format(step=steps - 1))
+        raise FloatingPointError(NOT_FINITE_GRADIENT.format(step=steps - 1))
     history = keeper.history()
     if value_range is None and loss is squared_error:
         warn_if_worthless(history.error, x if isinstance(x, Tensor) else batch)
     return history
-
-
-_NOT_FINITE_GRADIENT = (
-    "a gradient is not finite at step {step} (counted from 0), although the loss is: the weights "
-    "hold NaN or infinity. A root or a logarithm at 0 in the penalty does this"
-)
-
-
-def _not_finite(model: nn.Module, step: int, error: Tensor, cost: Tensor) -> str:
-    if not weights_are_finite(model):
-        return _NOT_FINITE_GRADIENT.format(step=step - 1)
-    terms = {"squared error": error.item(), "penalty": cost.item()}
-    guilty = [name for name, value in terms.items() if not math.isfinite(value)]
-    return (
-        f"the {' and the '.join(guilty) or 'sum of squared error and penalty'} is not finite at "
-        f"step {step} (counted from 0): squared error {terms['squared error']:.2g}, "
-        f"penalty {terms['penalty']:.2g}; training has stopped. "
-        "Pass stop_if_not_finite=False to go on regardless"
-    )
-
-
-_FUNCTIONS = {
-    "penalty": "lambda output: frequency_penalty(output.pre_activations, rho=0.2)",
-    "observe": "lambda model: evaluate(model, x).fvu",
-    "scheduler": "lambda adam: LinearLR(adam, 1.0, 0.0, total_iters=1000)",
-}
-
-
-def check_loop(call: Mapping[str, Any]) -> None:
-    """Raise for a setting of any loop that is wrong, before anything changes."""
-    for name in ("steps", "batch_size", "observe_every", "checkpoint_every"):
-        check_count(name, call[name])
-    check_number("lr", call["lr"], above=0)
-    weight_at(call["weight"], 0.0)
-    for name, example in _FUNCTIONS.items():
-        if (given := call.get(name)) is not None and not callable(given):
-            got = f"got {given!r:.60}: give one that is not yet called, such as {example}"
-            raise TypeError(f"{name} must be a function, {got}")
-    if call["checkpoint"] is not None and not isinstance(call["x"], Tensor):
-        raise ValueError("checkpoint needs x as a tensor, whose rows it can find again")
-
-
-def weight_at(weight: Weight, done: float) -> float:
-    """The penalty's weight when a share `done` of the steps is done."""
-    return check_number("weight", weight(done) if callable(weight) else weight, minimum=0)
-
-
-def _check_terms(terms: Any) -> tuple[Tensor, Any]:
-    """What a loss has returned, if it is an error, a scalar, and what the penalty is given."""
-    if isinstance(terms, tuple) and len(terms) == 2:
-        error, output = terms
-        if isinstance(error, Tensor) and error.shape == ():
-            return error, output
-        terms = getattr(error, "shape", error)
-    raise TypeError(f"loss must return a scalar, and what the penalty is given, got {terms!r:.80}")
-
-
-def check_cost(cost: Any, shape: tuple[int, ...]) -> Tensor:
-    """What a penalty has returned, if it has one value per member."""
-    if not isinstance(cost, Tensor):
-        raise TypeError(f"penalty must return a tensor, got {type(cost).__name__}")
-    if cost.shape != shape:
-        raise ValueError(
-            f"penalty must return a tensor of shape {shape}, a mean over the rows (dim -2) and a "
-            f"sum over the units (dim -1; frequency_penalty: dim=-2), got shape {tuple(cost.shape)}"
-        )
-    return cost
 
 
 def bookkeeping(
@@ -210,7 +156,10 @@ def bookkeeping(
     # to, tells it that blocks up to 62 MiB come and go (M_MMAP_THRESHOLD in mallopt's manual).
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
     steps, every, observe = call["steps"], call["observe_every"], observer(call["observe"])
-    scheduler = call["scheduler"] and call["scheduler"](optimizer)
+    scheduler = None
+    if call["scheduler"] is not None:
+        scheduler = call["scheduler"](optimizer)
+        check_kind("what scheduler returns", scheduler, LRScheduler, "a scheduler of torch")
     bar = Bar(steps) if call["progress"] is True else call["progress"] or None
     file = call["checkpoint"]
     if file is not None and not isinstance(file, Checkpoint):
@@ -242,8 +191,3 @@ def bookkeeping(
             keeper.keep(step + 1)
 
     return keeper, each_step
-
-
-def weights_are_finite(model: nn.Module) -> bool:
-    """Whether no parameter holds NaN or infinity."""
-    return all(bool(weight.isfinite().all()) for weight in model.parameters())

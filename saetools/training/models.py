@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree
 from torch import Tensor, nn
 
-from saetools.data.checks import check_count
+from saetools.data.checks import check_count, check_function, check_tensor
 
 
 class Output(NamedTuple):
@@ -69,12 +69,9 @@ class SparseAutoencoder(nn.Module):
             raise TypeError(f"sizes must be one sequence, got {sizes}: say ({sizes}, {second})")
         if len(sizes) < 2:
             raise ValueError(f"sizes must hold at least two widths, got {tuple(sizes)}")
-        if not callable(output):
-            raise TypeError(f"output must be a function, such as torch.sigmoid, got {output!r}")
+        check_function("output", output, such_as="torch.sigmoid")
         self.sizes = tuple(check_count("sizes", size) for size in sizes)
-        if not callable(activation):
-            got = f"such as torch.relu, got {activation!r}"
-            raise TypeError(f"activation must be a function or a module, {got}")
+        check_function("activation", activation, such_as="torch.relu")
         self.activation = activation
         if centred and not isinstance(output, nn.Identity):
             raise ValueError(f"centred=True needs output=nn.Identity(), got {output!r}")
@@ -101,6 +98,7 @@ class SparseAutoencoder(nn.Module):
 
     def code_inputs(self, x: Tensor) -> Tensor:
         """What the code's layer is given for x (..., B, D)."""
+        check_tensor("x", x, dims=0, may_be_empty=True)
         if x.shape[-1:] != self.sizes[:1]:
             raise ValueError(f"x must have {self.sizes[0]} columns, got shape {tuple(x.shape)}")
         if self.centred:
@@ -145,3 +143,13 @@ class SparseAutoencoder(nn.Module):
         pre_activations = self.encode(x)
         latents = self.activation(pre_activations)
         return Output(self.decode(latents), latents, pre_activations)
+
+
+def check_autoencoder(name: str, model: object, remedy: str) -> None:
+    """Raise unless it is a SparseAutoencoder; of a wrapper say where it holds one."""
+    if isinstance(model, SparseAutoencoder):
+        return
+    for inner in ("module", "_orig_mod"):  # of DataParallel, and of torch.compile
+        if isinstance(getattr(model, inner, None), SparseAutoencoder):
+            remedy = f"give its .{inner}"
+    raise TypeError(f"{name} must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")

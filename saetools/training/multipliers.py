@@ -3,13 +3,8 @@
 import torch
 from torch import Tensor
 
-from saetools.data.checks import (
-    check_number,
-    check_positive,
-    check_rho,
-    check_tensor,
-    warn_of_latents,
-)
+from saetools.data.checks import check_number, check_positive, check_rho, check_tensor
+from saetools.data.hints import warn_of_latents
 from saetools.frequency import BatchMean, in_single, straight_through
 from saetools.penalties import divergence as kl_of
 from saetools.training.models import Output
@@ -62,11 +57,19 @@ class FrequencyMultipliers:
 
     def __call__(self, output: Output) -> Tensor:
         """The cost of a batch, a scalar or (N,) in an ensemble; the multipliers are updated."""
+        if not hasattr(output, "pre_activations"):
+            got = f"got {type(output).__name__}"
+            raise TypeError(f"output must have pre_activations, as an Output has, {got}")
         part = {"may_be_empty": self.batch_mean is not None}
         z = in_single(check_tensor("pre_activations", output.pre_activations, dims=2, **part))
         warn_of_latents("pre_activations", z)
         rho_hat = straight_through(z, self.temperature, batch_mean=self.batch_mean)
         rho = check_rho(self.rho, like=rho_hat, shape=rho_hat.shape)
+        if self.multipliers is not None and self.multipliers.shape != rho_hat.shape:
+            shapes = f"{tuple(self.multipliers.shape)}, got {tuple(rho_hat.shape)}"
+            raise ValueError(
+                f"units must stay those of the first batch, {shapes}: make another one"
+            )
         miss = rho_hat - rho
         with torch.no_grad():
             before = torch.zeros_like(rho_hat) if self.multipliers is None else self.multipliers

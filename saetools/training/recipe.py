@@ -15,8 +15,9 @@ from saetools.frequency import activation_frequency
 from saetools.initialise import target_frequency_
 from saetools.training.checkpoints import Checkpoint, FilePath, History, checked_path
 from saetools.training.ensemble import check_ensemble, train_ensemble
+from saetools.training.guards import Weight
 from saetools.training.identity import identity
-from saetools.training.loop import Penalty, Weight
+from saetools.training.loop import Penalty
 from saetools.training.models import SparseAutoencoder
 from saetools.training.multipliers import FrequencyMultipliers
 from saetools.training.progress import Bar, Miss

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saetools.data.checks import check_count, check_finite, check_like, check_tensor
+from saetools.data.checks import check_count, check_finite, check_like, check_number, check_tensor
 
 _BATCHES_GATHERED = 64  # at a time: fast, and no second copy of a large x
 
@@ -86,7 +86,8 @@ def one_pass(
     if isinstance(x, Tensor):
         epoch = math.ceil(len(x) / check_count("batch_size", batch_size))
         return itertools.islice(batches(x, batch_size, seed=seed), epoch)
-    if hasattr(x, "__array__"):  # a DataFrame would give the names of its columns
+    # A DataFrame would give the names of its columns, a dict those of its items.
+    if hasattr(x, "__array__") or hasattr(x, "_fields") or isinstance(x, dict):
         check_tensor("x", x, dims=1)
     device = next(model.parameters()).device
     return (each.detach().to(device) if isinstance(each, Tensor) else each for each in x)
@@ -94,6 +95,11 @@ def one_pass(
 
 def _items(batch: Any) -> Iterable[Any]:
     return batch.values() if isinstance(batch, dict) else batch
+
+
+def _numbers(values: object) -> list[float]:
+    each = values if isinstance(values, tuple | list) else ()
+    return [check_number("value_range", value) for value in each]
 
 
 def check_training_rows(
@@ -109,6 +115,8 @@ def check_training_rows(
     check_finite("x", check_like("x", check_tensor("x", x, dims=2), model))
     if value_range is None:
         return x
+    if len(pair := _numbers(value_range)) != 2 or not pair[0] < pair[1]:
+        raise ValueError(f"value_range must be (low, high) or None, got {value_range!r}")
     (low, high), least, most = value_range, x.min().item(), x.max().item()
     if least < low or most > high:
         raise ValueError(

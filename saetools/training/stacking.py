@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saetools.training.identity import settings_of
-from saetools.training.models import SparseAutoencoder
+from saetools.training.models import SparseAutoencoder, check_autoencoder
 
 
 class _StackedLinear(nn.Module):
@@ -75,9 +75,9 @@ def check_models(models: object) -> None:
     if len(models) == 0:
         raise ValueError("models must hold at least one model, got none")
     for i, model in enumerate(models):
-        if not isinstance(model, SparseAutoencoder):
-            got = f"got {type(model).__name__}: see train_layer_at_frequency"
-            raise TypeError(f"models[{i}] must be a SparseAutoencoder, {got}")
+        is_list = isinstance(model, list | tuple | nn.ModuleList)
+        remedy = "say list(models)" if is_list else "see train_layer_at_frequency"
+        check_autoencoder(f"models[{i}]", model, remedy)
 
 
 def check_alike(models: Sequence[SparseAutoencoder]) -> Sequence[SparseAutoencoder]:

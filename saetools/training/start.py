@@ -14,7 +14,7 @@ from saetools.initialise import (
     spread_of,
     target_frequency_,
 )
-from saetools.training.models import SparseAutoencoder
+from saetools.training.models import SparseAutoencoder, check_autoencoder
 from saetools.training.stacking import check_models
 
 
@@ -37,9 +37,8 @@ def initialise_for_frequency_(
         >>> activation_frequency(initialise_for_frequency_(model, x, rho=0.2).encode(x))
         tensor([0.2000, 0.2000, 0.2000, 0.2000])
     """
-    if not isinstance(model, SparseAutoencoder):
-        remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
-        raise TypeError(f"model must be a SparseAutoencoder, got {type(model).__name__}: {remedy}")
+    remedy = "for another one, use unit_spread_ and target_frequency_ on the layer of its code"
+    check_autoencoder("model", model, remedy)
     check_finite("x", check_like("x", check_rows("x", x, least=2), model))
     if (dtype := model.code.weight.dtype).itemsize < 4:
         advice = "start and train it in float32, under torch.autocast to compute in half precision"

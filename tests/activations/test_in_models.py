@@ -114,7 +114,7 @@ def test_a_function_is_an_activation():
     model = SparseAutoencoder(seed=0, activation=torch.nn.functional.softplus)
     out = model(X)
     assert torch.equal(out.latents, torch.nn.functional.softplus(out.pre_activations))
-    with pytest.raises(TypeError, match="activation must be a function or a module"):
+    with pytest.raises(TypeError, match=r"activation must be a function, got 0\.2: give one"):
         SparseAutoencoder(activation=0.2)
 
 

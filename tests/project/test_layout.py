@@ -19,11 +19,11 @@ IDEA = {"frequency", "penalties", "initialise", "metrics"}
 ROOMS = {  # what a room may import of the package, beside its own files
     "data": set(),
     "frequency": {"data.checks"},
-    "penalties": {"data.checks", "frequency"},
+    "penalties": {"data.checks", "data.hints", "frequency"},
     "initialise": {"data.checks", "frequency"},
     "metrics": {"data.checks", "frequency"},
     "activations": {"data.checks", *IDEA},
-    "training": {"data.checks", *IDEA},
+    "training": {"data.checks", "data.hints", *IDEA},
     "gradients": set(),
     "reuse": {"data.checks", *IDEA, "training"},
     "tutorial": {"data", *IDEA, "training", "activations", "gradients", "reuse"},

@@ -320,8 +320,8 @@ def test_the_checkpoint_of_another_call_is_refused(tmp_path, change, message):
         ({"rho": torch.full((3,), 0.2)}, ValueError, "rho must broadcast against the units"),
         ({"steps": 3}, ValueError, "steps must be at least 4"),
         ({"weight": -1}, ValueError, "weight must be finite and at least 0"),
-        ({"loss": lambda model, batch: model(batch)}, TypeError, "loss must return a scalar"),
-        ({"loss": lambda model, batch: 0.0}, RuntimeError, "'encoder' did not run"),
+        ({"loss": lambda model, batch: model(batch)}, ValueError, r"of shape \(\), the batch"),
+        ({"loss": lambda model, batch: torch.zeros(())}, RuntimeError, "'encoder' did not run"),
     ],
     ids=lambda each: "" if isinstance(each, dict) else str(each),
 )

@@ -61,7 +61,7 @@ def test_every_public_name_is_there_with_its_docstring(site):
             first = re.split(r"[.`:*<>&'\"]", thing.__doc__)[0].split()[:6]
             assert " ".join(first) in seen, name
     assert 'id="saetools.reuse.sklearn.SparseAutoencoderTransformer.partial_fit"' in anchors
-    assert "saetools.training.loop.check_loop" not in anchors  # not offered
+    assert "saetools.training.guards.check_loop" not in anchors  # not offered
 
 
 def test_a_field_of_a_named_tuple_says_what_its_comment_says(site):
