@@ -253,6 +253,10 @@ MISTAKES = {
         lambda: dead_latents(X - 0.5),
         "rho_hat must hold frequencies in [0, 1], got -",
     ),
+    "counts as frequencies": (
+        lambda: dead_latents(torch.tensor([0.0, 3.0])),
+        "rho_hat must hold frequencies in [0, 1], got 3",
+    ),
     "a list of lists": (
         lambda: train_ensemble([[model()]], X, steps=2),
         "models[0] must be a SparseAutoencoder, got list: say list(models)",
